@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Linux physical memory management as a fast, exact library.
+
+    import physmem
+
+    machine = physmem.Machine.build("1GiB")          # a machine of your own ...
+    pfn = machine.alloc_pages(order=3)
+    print(machine.buddyinfo())
+
+    machine = physmem.load("recording.physmem")      # ... or one in a recorded state
+    result = physmem.replay("recording.physmem")     # and the whole recording, compared
+
+Names are imported when they are first used: `import physmem` alone loads neither NumPy nor Numba.
+"""
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # type checkers know the name; `typing` would double the import time
+
+if TYPE_CHECKING:
+    from physmem.lib import errors
+    from physmem.lib.errors import (
+        BadCaptureError,
+        BadFreeError,
+        BadInputError,
+        BadMachineError,
+        BadRequestError,
+        BadStateError,
+        BadTraceError,
+        CorruptStateError,
+        OutOfMemoryError,
+        PhysmemError,
+    )
+    from physmem.machine.layout import Layout
+    from physmem.machine.machine import Machine, open_machine
+    from physmem.machine.machine import open_machine as open  # noqa: A004 - physmem.open(path)
+    from physmem.mm.compare import compare_states
+    from physmem.mm.state import State
+    from physmem.replay.report import Result
+    from physmem.replay.session import load_machine as load
+    from physmem.replay.session import replay_capture as replay
+
+__version__ = "0.1.0"
+
+_FROM = {
+    "physmem.machine.machine": {"Machine": "Machine", "open_machine": "open_machine"}
+    | {"open": "open_machine"},
+    "physmem.machine.layout": {"Layout": "Layout"},
+    "physmem.mm.state": {"State": "State"},
+    "physmem.mm.compare": {"compare_states": "compare_states"},
+    "physmem.replay.session": {"load": "load_machine", "replay": "replay_capture"},
+    "physmem.replay.report": {"Result": "Result"},
+    "physmem.lib.errors": {
+        name: name
+        for name in (
+            "BadCaptureError",
+            "BadFreeError",
+            "BadInputError",
+            "BadMachineError",
+            "BadRequestError",
+            "BadStateError",
+            "BadTraceError",
+            "CorruptStateError",
+            "OutOfMemoryError",
+            "PhysmemError",
+        )
+    },
+}
+_WHERE = {
+    public: (module, name) for module, names in _FROM.items() for public, name in names.items()
+}
+
+__all__ = [
+    "BadCaptureError",
+    "BadFreeError",
+    "BadInputError",
+    "BadMachineError",
+    "BadRequestError",
+    "BadStateError",
+    "BadTraceError",
+    "CorruptStateError",
+    "Layout",
+    "Machine",
+    "OutOfMemoryError",
+    "PhysmemError",
+    "Result",
+    "State",
+    "__version__",
+    "compare_states",
+    "errors",
+    "load",
+    "open",
+    "open_machine",
+    "replay",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return import_module("physmem.lib.errors")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'physmem' has no attribute {name!r}")
+    module, inner = _WHERE[name]
+    value: object = getattr(import_module(module), inner)
+    globals()[name] = value
+    if module.startswith("physmem.replay."):
+        # importing it has bound `replay` to the package of that name
+        globals()["replay"] = import_module("physmem.replay.session").replay_capture
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

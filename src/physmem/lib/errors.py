@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The errors of physmem, one class for each thing a caller can act on.
+
+Every message says what is wrong, where, and what to do. The command line prints the message as one
+line and exits with status 2; Python callers catch the class.
+"""
+
+
+class PhysmemError(Exception):
+    """Base of every error that physmem raises on purpose."""
+
+
+class BadInputError(PhysmemError):
+    """A file that was read is missing, empty, truncated, damaged or of the wrong kind."""
+
+
+class BadTraceError(BadInputError):
+    """A trace text that cannot be read as ftrace events."""
+
+
+class BadStateError(BadInputError):
+    """A recorded memory state that contradicts itself (a frame on two lists, a wrong counter)."""
+
+
+class BadCaptureError(BadInputError):
+    """A capture file that is damaged, truncated or of an unknown format."""
+
+
+class BadMachineError(PhysmemError, ValueError):
+    """A machine that cannot exist (no memory, overlapping zones, absurd sizes)."""
+
+
+class BadRequestError(PhysmemError, ValueError):
+    """An allocator call with arguments that no kernel would accept (order, cpu, gfp)."""
+
+
+class OutOfMemoryError(PhysmemError, MemoryError):
+    """No zone of the zonelist could serve the request (the kernel would return NULL)."""
+
+
+class BadFreeError(PhysmemError):
+    """A frame was freed that is not allocated: double free, wild frame or wrong order."""
+
+
+class CorruptStateError(PhysmemError):
+    """`validate()` found a broken invariant; `invariant` names it."""
+
+    def __init__(self, invariant: str, detail: str) -> None:
+        super().__init__(f"{invariant}: {detail}")
+        self.invariant = invariant
+        self.detail = detail

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine as one file: a ZIP archive of its tables, of which only the written pages are kept.
+
+    physmem-machine.json   format number, layout; of each table length, record form and parts
+    <table>.<n>.chunks     numbers of the pages that follow (int64, little endian)
+    <table>.<n>.bytes      their bytes
+
+Addresses in the records mean nothing in another process; they are set again when a file is opened.
+What is opened is checked like any machine, so that no list leads a kernel out of its tables.
+"""
+
+import json
+import os
+import struct
+import zipfile
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physmem.lib.errors import BadInputError, CorruptStateError
+from physmem.lib.output import replace_file
+from physmem.lib.struct import dtype_of
+from physmem.machine.buffers import load_chunks, reserve, written_chunks
+from physmem.machine.layout import Layout
+from physmem.machine.tables import Tables, nr_heads, nr_pageblocks
+from physmem.machine.validate import validate_tables
+from physmem.mm import mmzone
+from physmem.mm.mmzone import Memory, Page, PerCpuPages, Zone, Zoneref
+
+FORMAT = 1
+_HEADER = "physmem-machine.json"
+_DTYPES: dict[str, Any] = {
+    "memory": dtype_of(Memory),
+    "mem_map": dtype_of(Page),
+    "zones": dtype_of(Zone),
+    "pageset": dtype_of(PerCpuPages),
+    "pageblock_flags": np.dtype(np.uint8),
+    "block_zone": np.dtype(np.uint8),
+    "zonelist": dtype_of(Zoneref),
+    "cpu_node": np.dtype(np.int64),
+}
+"""Tables in the file; the trace buffer belongs to the process."""
+_ZONE_INDICES = ("zone_normal", "zone_movable", "zone_highmem", "zone_dma32", "zone_dma")
+_DAMAGE = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error),
+    *(LookupError, ValueError, TypeError, ArithmeticError, RuntimeError),
+)
+"""What reading a damaged archive or header may end in."""
+
+
+def _form(dtype: Any) -> str:
+    return f"{dtype.descr} {dtype.itemsize}"
+
+
+def save_tables(tables: Tables, layout: Layout, path: str | os.PathLike[str]) -> None:
+    """Write a machine to a file that appears whole or not at all.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    arrays: dict[str, NDArray[Any]] = {name: getattr(tables, name) for name in _DTYPES}
+    with (
+        replace_file(path) as out,
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        lengths = {}
+        for name, array in arrays.items():
+            parts = 0
+            for numbers, content in written_chunks(array):
+                archive.writestr(f"{name}.{parts}.chunks", numbers.astype("<i8").tobytes())
+                archive.writestr(f"{name}.{parts}.bytes", content.tobytes())
+                parts += 1
+            lengths[name] = [len(array), _form(array.dtype), parts]
+        header = {"format": FORMAT, "layout": asdict(layout), "tables": lengths}
+        archive.writestr(_HEADER, json.dumps(header))
+
+
+def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout]:
+    """Read a machine from a file.
+
+    Raises
+    ------
+    BadInputError
+        No such file, not a machine, damaged, cut off, or written by a newer physmem.
+    """
+    source = os.fspath(path)
+    try:
+        with zipfile.ZipFile(Path(path)) as archive:
+            header = json.loads(archive.read(_HEADER))
+            if header["format"] != FORMAT:
+                raise BadInputError(
+                    f"{source}: machine file of format {header['format']}, this physmem reads "
+                    f"format {FORMAT}; open it with the physmem that wrote it"
+                )
+            layout = _read_layout(header["layout"])
+            tables = _read_tables(archive, header["tables"])
+        _check_shape(tables, layout)
+        tables.attach()
+        validate_tables(tables, layout.zone_names)
+    except FileNotFoundError:
+        raise BadInputError(f"{source}: no such file") from None
+    except CorruptStateError as error:
+        raise BadInputError(f"{source}: the machine is damaged ({error})") from None
+    except _DAMAGE as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:100]
+        raise BadInputError(f"{source}: no machine file, or damaged ({reason})") from None
+    return tables, layout
+
+
+def _read_layout(fields: dict[str, Any]) -> Layout:
+    layout = Layout(
+        zone_names=tuple(map(str, fields["zone_names"])),
+        cpu_node=tuple(map(int, fields["cpu_node"])),
+        node_distance=tuple(tuple(map(int, row)) for row in fields["node_distance"]),
+        max_order=int(fields["max_order"]),
+        thp=bool(fields["thp"]),
+        watermark_boost_factor=int(fields["watermark_boost_factor"]),
+    )
+    if not 0 < layout.max_order < mmzone.NR_PAGE_ORDERS:
+        raise ValueError("impossible layout")
+    return layout
+
+
+def _read_tables(archive: zipfile.ZipFile, lengths: dict[str, Any]) -> Tables:
+    made: dict[str, NDArray[Any]] = {}
+    for name, dtype in _DTYPES.items():
+        count, form, parts = lengths[name]
+        if form != _form(dtype):
+            raise ValueError(f"the records of {name} have another form")
+        if not 0 <= count <= 1 << 32:
+            raise ValueError(f"{count} records of {name}")
+        array = made[name] = reserve(count, dtype)
+        for part in range(parts):
+            numbers = np.frombuffer(archive.read(f"{name}.{part}.chunks"), "<i8").astype(np.int64)
+            load_chunks(array, numbers, archive.read(f"{name}.{part}.bytes"))
+    return Tables(**made, trace=reserve(0, np.int64))
+
+
+def _check_shape(tables: Tables, layout: Layout) -> None:
+    """Check the fields that every kernel relies on; `validate` checks the rest."""
+    memory, zones, nr_cpus = tables.memory, tables.zones, layout.nr_cpus
+    nr_zones, frames = len(zones), int(memory[0]["max_pfn"]) if len(memory) == 1 else -1
+    block_order = int(memory[0]["pageblock_order"])
+    rows = len(tables.zonelist) // max(nr_zones, 1)
+    sound = (
+        0 < nr_zones == int(memory[0]["nr_zones"]) <= 255
+        and 0 < nr_cpus == int(memory[0]["nr_cpus"]) == len(tables.cpu_node)
+        and 0 < block_order < mmzone.NR_PAGE_ORDERS
+        and 0 < frames == len(tables.mem_map) - nr_heads(nr_zones, nr_cpus)
+        and len(tables.pageset) == nr_zones * nr_cpus
+        and len(tables.block_zone) << block_order >= frames
+        and len(tables.zonelist) == rows * nr_zones
+        and bool(((tables.cpu_node >= 0) & (tables.cpu_node < rows)).all())
+        and all(mmzone.NONE <= int(memory[0][name]) < mmzone.MAX_NR_ZONES for name in _ZONE_INDICES)
+        and bool((tables.zonelist["zone_idx"] < mmzone.MAX_NR_ZONES).all())
+        and bool((tables.zonelist["zone_idx"] >= 0).all())
+        and bool((tables.zonelist["zone"] < nr_zones).all())
+        and bool((tables.zonelist["zone"] >= mmzone.NONE).all())
+        and bool((zones["number"] == np.arange(nr_zones)).all())
+        and bool((zones["zone_idx"] >= 0).all())
+        and bool((zones["zone_idx"] < len(layout.zone_names)).all())
+        and bool(((zones["node"] >= 0) & (zones["node"] < rows)).all())
+        and bool((zones["pageblock_order"] == block_order).all())
+        and bool((zones["max_order"] == layout.max_order).all())
+        and bool((zones["first_block"] == zones["start_pfn"] >> block_order).all())
+        and bool((zones["start_pfn"] >= 0).all())
+        and bool((zones["start_pfn"] < zones["end_pfn"]).all())
+        and bool((zones["end_pfn"] <= frames).all())
+        and bool(((zones["isolate_type"] >= 3) & (zones["isolate_type"] <= 5)).all())
+        and bool(((zones["cma_type"] == mmzone.NONE) | (zones["cma_type"] == 4)).all())
+        and sum(map(nr_pageblocks, zones)) <= len(tables.pageblock_flags)
+    )
+    if not sound:
+        raise ValueError("its tables do not fit together")
+    head = frames
+    for number in range(nr_zones):
+        for order in range(mmzone.NR_PAGE_ORDERS):
+            heads = zones[number]["free_area"][order]["head"]
+            sound = sound and bool((heads == head + np.arange(mmzone.MIGRATE_TYPES)).all())
+            head += mmzone.MIGRATE_TYPES
+        for cpu in range(nr_cpus):
+            heads = tables.pageset[number * nr_cpus + cpu]["head"]
+            sound = sound and bool((heads == head + np.arange(mmzone.NR_PCP_LISTS)).all())
+            head += mmzone.NR_PCP_LISTS
+    if not sound:
+        raise ValueError("its lists begin in the wrong places")

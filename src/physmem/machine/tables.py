@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tables of a machine: every buffer behind its `Memory` record, and how they hang together."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physmem.lib.errors import BadMachineError
+from physmem.lib.struct import attach, dtype_of
+from physmem.machine.buffers import copy_sparse, reserve
+from physmem.machine.layout import Layout
+from physmem.mm import mmzone
+from physmem.mm.mmzone import Memory, Page, PerCpuPages, Zone, Zoneref
+from physmem.mm.state import State, ZoneState
+from physmem.mm.zonelist import default_distance, node_order
+
+MAX_PFN = (1 << 32) - (1 << 24)
+"""Frames that the 32-bit links of `Page` can name, list heads left room for (16 TiB of 4 KiB)."""
+MAX_ZONES = 255
+TRACE_EVENTS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Buffers of one machine. `memory` has one element; the others hang on it by address."""
+
+    memory: NDArray[Any]
+    mem_map: NDArray[Any]
+    zones: NDArray[Any]
+    pageset: NDArray[Any]  # nr_zones x nr_cpus
+    pageblock_flags: NDArray[np.uint8]  # the maps of all zones, one behind the other
+    block_zone: NDArray[np.uint8]
+    zonelist: NDArray[Any]
+    cpu_node: NDArray[np.int64]
+    trace: NDArray[np.int64]
+
+    def attach(self) -> None:
+        """Write the buffers' addresses into the records that point to them."""
+        memory = self.memory[0]
+        for name in ("mem_map", "zones", "zonelist", "cpu_node", "block_zone", "trace"):
+            attach(memory, name, getattr(self, name))
+        nr_cpus = int(memory["nr_cpus"])
+        block = 0
+        for number, zone in enumerate(self.zones):
+            attach(zone, "mem_map", self.mem_map)
+            attach(zone, "pageset", self.pageset[number * nr_cpus : (number + 1) * nr_cpus])
+            attach(zone, "trace", self.trace)
+            blocks = nr_pageblocks(zone)
+            attach(zone, "pageblock_flags", self.pageblock_flags[block : block + blocks])
+            block += blocks
+
+    def copy(self) -> "Tables":
+        """Independent copy of all buffers; memory that was never written stays unwritten."""
+        made: dict[str, NDArray[Any]] = {}
+        for name in self.__dataclass_fields__:
+            source: NDArray[Any] = getattr(self, name)
+            made[name] = reserve(len(source), source.dtype)
+            copy_sparse(source, made[name])
+        copied = Tables(**made)
+        copied.attach()
+        return copied
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of address space that the tables take (untouched parts need no RAM)."""
+        return sum(getattr(self, name).nbytes for name in self.__dataclass_fields__)
+
+
+def nr_pageblocks(zone: Any) -> int:
+    """Pageblocks that a zone's span touches."""
+    order = int(zone["pageblock_order"])
+    first, end = int(zone["start_pfn"]) >> order, int(zone["end_pfn"])
+    return ((end + (1 << order) - 1) >> order) - first
+
+
+def nr_heads(nr_zones: int, nr_cpus: int) -> int:
+    """List heads behind the frames."""
+    free = mmzone.NR_PAGE_ORDERS * mmzone.MIGRATE_TYPES
+    return nr_zones * (free + nr_cpus * mmzone.NR_PCP_LISTS)
+
+
+def build_tables(state: State, layout: Layout) -> Tables:
+    """Buffers for a machine of this shape, with everything but lists and frames filled in.
+
+    Raises
+    ------
+    BadMachineError
+        No zone, zones out of order or overlapping, or more memory than the tables can name.
+    """
+    _check(state, layout)
+    max_pfn = max(zone.end for zone in state.zones)
+    granule = 1 << max(layout.max_order, state.pageblock_order)
+    frames = (max_pfn + granule - 1) // granule * granule
+    heads = nr_heads(len(state.zones), layout.nr_cpus)
+    if frames + heads > MAX_PFN:
+        msg = f"{max_pfn} frames are more than the {MAX_PFN} that the tables can name"
+        raise BadMachineError(msg)
+    blocks = frames >> state.pageblock_order
+    tables = Tables(
+        memory=reserve(1, dtype_of(Memory)),
+        mem_map=reserve(frames + heads, dtype_of(Page)),
+        zones=reserve(len(state.zones), dtype_of(Zone)),
+        pageset=reserve(len(state.zones) * layout.nr_cpus, dtype_of(PerCpuPages)),
+        pageblock_flags=reserve(blocks + len(state.zones), np.uint8),
+        block_zone=reserve(blocks, np.uint8),
+        zonelist=_zonelist(state, layout),
+        cpu_node=np.array(layout.cpu_node, np.int64),
+        trace=reserve(0, np.int64),
+    )
+    _fill_memory(tables.memory[0], state, layout, frames)
+    for number, zone in enumerate(state.zones):
+        _fill_zone(tables.zones[number], number, zone, state, layout)
+    tables.attach()
+    block = tables.block_zone
+    for number in range(len(state.zones) - 1, -1, -1):
+        zone = state.zones[number]
+        end = (zone.end + (1 << state.pageblock_order) - 1) >> state.pageblock_order
+        block[zone.start >> state.pageblock_order : end] = number
+    _split_interleaved(block, state)
+    return tables
+
+
+def _split_interleaved(block: NDArray[np.uint8], state: State) -> None:
+    """Where spans of zones overlap (interleaved nodes), a block belongs where its letter says."""
+    order = state.pageblock_order
+    for number, zone in enumerate(state.zones):
+        letters = np.frombuffer(zone.pageblocks.encode(), np.uint8)
+        own = np.flatnonzero(letters != ord(".")) + (zone.start >> order)
+        first_is_shared = zone.start & ((1 << order) - 1)
+        if first_is_shared and len(own) and own[0] == zone.start >> order:
+            own = own[1:]  # the block that a lower zone ends in stays the lower zone's
+        block[own] = number
+
+
+def _check(state: State, layout: Layout) -> None:
+    if not state.zones or len(state.zones) > MAX_ZONES:
+        msg = f"{len(state.zones)} zones: a machine has 1 to {MAX_ZONES}"
+        raise BadMachineError(msg)
+    if not 0 < state.pageblock_order < mmzone.NR_PAGE_ORDERS:
+        msg = f"pageblock order {state.pageblock_order}: must be 1..{mmzone.NR_PAGE_ORDERS - 1}"
+        raise BadMachineError(msg)
+    if not 0 < layout.max_order < mmzone.NR_PAGE_ORDERS:
+        msg = f"largest order {layout.max_order}: must be 1..{mmzone.NR_PAGE_ORDERS - 1}"
+        raise BadMachineError(msg)
+    order = [(zone.node, layout.zone_idx(zone.name)) for zone in state.zones]
+    if order != sorted(set(order)):
+        msg = "zones must be listed once each, nodes ascending, zones of a node from low to high"
+        raise BadMachineError(msg)
+    nr_nodes = 1 + max(zone.node for zone in state.zones)
+    for cpu, node in enumerate(layout.cpu_node):
+        if not 0 <= node < max(nr_nodes, len(layout.node_distance)):
+            msg = f"cpu {cpu} is on node {node}, which does not exist"
+            raise BadMachineError(msg)
+    for zone in state.zones:
+        where = f"zone {zone.name} of node {zone.node}"
+        if zone.start < 0 or zone.spanned <= 0 or zone.end > MAX_PFN:
+            msg = f"{where}: frames {zone.start} + {zone.spanned} are not possible"
+            raise BadMachineError(msg)
+        if not 0 <= zone.managed <= zone.present <= zone.spanned:
+            msg = f"{where}: managed {zone.managed} <= present {zone.present} <= spanned"
+            raise BadMachineError(f"{msg} {zone.spanned} does not hold")
+    by_node = sorted(state.zones, key=lambda zone: (zone.node, zone.start))
+    for low, high in pairwise(by_node):
+        if low.node == high.node and low.end > high.start:
+            msg = f"zones {low.name} and {high.name} of node {low.node} overlap at {high.start}"
+            raise BadMachineError(msg)
+
+
+def _fill_memory(memory: Any, state: State, layout: Layout, frames: int) -> None:
+    def index(name: str) -> int:
+        return layout.zone_names.index(name) if name in layout.zone_names else mmzone.NONE
+
+    normal = index("Normal")
+    memory["nr_zones"] = len(state.zones)
+    # a node is online for its memory or for its CPUs
+    memory["nr_nodes"] = len({zone.node for zone in state.zones}.union(layout.cpu_node))
+    memory["nr_cpus"] = layout.nr_cpus
+    memory["max_pfn"] = frames
+    memory["zone_normal"] = normal
+    memory["zone_movable"] = index("Movable")
+    memory["zone_highmem"] = max(index("HighMem"), normal)
+    memory["zone_dma32"] = index("DMA32")
+    memory["zone_dma"] = index("DMA")
+    memory["pageblock_order"] = state.pageblock_order
+
+
+def _fill_zone(record: Any, number: int, zone: ZoneState, state: State, layout: Layout) -> None:
+    cma = state.nr_migratetypes == mmzone.MIGRATE_TYPES
+    record["number"] = number
+    record["node"] = zone.node
+    record["zone_idx"] = layout.zone_idx(zone.name)
+    record["start_pfn"] = zone.start
+    record["end_pfn"] = zone.end
+    record["spanned_pages"] = zone.spanned
+    record["present_pages"] = zone.present
+    record["managed_pages"] = zone.managed
+    record["watermark"][: len(zone.wmark)] = zone.wmark
+    record["watermark_boost"] = zone.boost
+    record["nr_reserved_highatomic"] = zone.highatomic
+    record["lowmem_reserve"][: len(zone.lowmem_reserve)] = zone.lowmem_reserve
+    record["pageblock_order"] = state.pageblock_order
+    record["max_order"] = layout.max_order
+    record["pcp_thp"] = layout.thp
+    record["cma_type"] = 4 if cma else mmzone.NONE
+    record["isolate_type"] = state.nr_migratetypes - 1
+    record["watermark_boost_factor"] = layout.watermark_boost_factor
+    record["first_block"] = zone.start >> state.pageblock_order
+
+
+def _zonelist(state: State, layout: Layout) -> NDArray[Any]:
+    """Rows of zonerefs, one row per node, padded with NONE."""
+    nr_nodes = max(1 + max(zone.node for zone in state.zones), len(layout.node_distance))
+    distance = layout.node_distance or default_distance(nr_nodes)
+    has_memory = [any(zone.node == node for zone in state.zones) for node in range(nr_nodes)]
+    has_cpu = [node in layout.cpu_node for node in range(nr_nodes)]
+    rows = reserve(nr_nodes * len(state.zones), dtype_of(Zoneref))
+    rows["zone"] = mmzone.NONE
+    for local, order in enumerate(node_order(distance, has_memory, has_cpu)):
+        at = local * len(state.zones)
+        for node in order:
+            for number in range(len(state.zones) - 1, -1, -1):
+                zone = state.zones[number]
+                if zone.node == node and zone.managed > 0:
+                    rows[at] = (number, layout.zone_idx(zone.name))
+                    at += 1
+    return rows

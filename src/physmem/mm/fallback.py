@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""When a list is empty: take from another migratetype, and perhaps the whole pageblock with it.
+
+Linux: __rmqueue(), __rmqueue_fallback(), steal_suitable_fallback(), find_suitable_fallback(),
+boost_watermark(), __rmqueue_cma_fallback(), mm/page_alloc.c (6.1)
+"""
+
+from physmem.lib.jit import kernel
+from physmem.mm.alloc_flags import ALLOC_CMA, ALLOC_KSWAPD, ALLOC_NOFRAGMENT
+from physmem.mm.buddy import rmqueue_smallest
+from physmem.mm.free_area import move_to_free_list
+from physmem.mm.mmzone import (
+    MIGRATE_HIGHATOMIC,
+    MIGRATE_MOVABLE,
+    MIGRATE_RECLAIMABLE,
+    MIGRATE_UNMOVABLE,
+    NONE,
+    WMARK_HIGH,
+    ZONE_BOOSTED_WATERMARK,
+    Zone,
+)
+from physmem.mm.pageblock import (
+    count_movable,
+    get_pageblock_migratetype,
+    move_freepages_block,
+    set_pageblock_migratetype,
+)
+from physmem.mm.tracepoint import EXTFRAG, emit
+from physmem.mm.watermark import mult_frac
+
+
+@kernel
+def fallback_type(mt: int, nth: int) -> int:
+    """Nth donor of a type: U <- R M, M <- R U, R <- U M.
+
+    Linux: fallbacks[][], mm/page_alloc.c (6.1)
+    """
+    if mt == MIGRATE_UNMOVABLE:
+        return MIGRATE_RECLAIMABLE if nth == 0 else MIGRATE_MOVABLE
+    if mt == MIGRATE_MOVABLE:
+        return MIGRATE_RECLAIMABLE if nth == 0 else MIGRATE_UNMOVABLE
+    return MIGRATE_UNMOVABLE if nth == 0 else MIGRATE_MOVABLE
+
+
+@kernel
+def find_suitable_fallback(zone: Zone, order: int, mt: int) -> int:
+    """First donor type with a free block of exactly this order, or NONE.
+
+    Linux: find_suitable_fallback(), mm/page_alloc.c (6.1)
+    """
+    if zone.free_area[order].nr_free == 0:
+        return NONE
+    for nth in range(2):
+        donor = fallback_type(mt, nth)
+        head = zone.free_area[order].head[donor]
+        if zone.mem_map[head].next != head:
+            return donor
+    return NONE
+
+
+@kernel
+def can_steal_fallback(zone: Zone, order: int, mt: int) -> bool:
+    """Tell whether a request may move all free memory of the donor's pageblock.
+
+    Linux: can_steal_fallback(), mm/page_alloc.c (6.1)
+    """
+    return (
+        order >= zone.pageblock_order
+        or order >= zone.pageblock_order // 2
+        or mt == MIGRATE_RECLAIMABLE
+        or mt == MIGRATE_UNMOVABLE
+        or zone.grouping_disabled != 0
+    )
+
+
+@kernel
+def boost_watermark(zone: Zone) -> bool:
+    """Raise the watermarks for a while, so that kswapd frees whole pageblocks.
+
+    Linux: boost_watermark(), mm/page_alloc.c (6.1); Linux commit 1c30844d2dfe (v5.0)
+    """
+    pageblock_nr_pages = 1 << zone.pageblock_order
+    if zone.watermark_boost_factor == 0 or pageblock_nr_pages * 4 > zone.managed_pages:
+        return False
+    highest = mult_frac(zone.watermark[WMARK_HIGH], zone.watermark_boost_factor, 10000)
+    if highest == 0:
+        return False
+    highest = max(highest, pageblock_nr_pages)
+    zone.watermark_boost = min(zone.watermark_boost + pageblock_nr_pages, highest)
+    return True
+
+
+@kernel
+def steal_suitable_fallback(
+    zone: Zone, pfn: int, alloc_flags: int, start_type: int, whole_block: bool
+) -> None:
+    """Move a donor's block to the requester's lists, with its pageblock when that is allowed.
+
+    Linux: steal_suitable_fallback(), mm/page_alloc.c (6.1)
+    """
+    order = zone.mem_map[pfn].order - 1
+    old_type = get_pageblock_migratetype(zone, pfn)
+    if old_type == MIGRATE_HIGHATOMIC:
+        move_to_free_list(zone, pfn, start_type)
+        return
+    if order >= zone.pageblock_order:
+        for block in range(1 << (order - zone.pageblock_order)):
+            set_pageblock_migratetype(zone, pfn + (block << zone.pageblock_order), start_type)
+        move_to_free_list(zone, pfn, start_type)
+        return
+    if boost_watermark(zone) and alloc_flags & ALLOC_KSWAPD:
+        zone.zone_flags |= ZONE_BOOSTED_WATERMARK
+    if not whole_block:
+        move_to_free_list(zone, pfn, start_type)
+        return
+    movable = count_movable(zone, pfn)
+    moved = move_freepages_block(zone, pfn, start_type)
+    pageblock_nr_pages = 1 << zone.pageblock_order
+    alike = 0
+    if start_type == MIGRATE_MOVABLE:
+        alike = movable
+    elif old_type == MIGRATE_MOVABLE:
+        alike = pageblock_nr_pages - (moved + movable)
+    if moved == 0:
+        move_to_free_list(zone, pfn, start_type)
+        return
+    if moved + alike >= pageblock_nr_pages >> 1 or zone.grouping_disabled:
+        set_pageblock_migratetype(zone, pfn, start_type)
+
+
+@kernel
+def fall_back_on(
+    zone: Zone, order: int, start_type: int, current: int, donor: int, alloc_flags: int
+) -> None:
+    """Steal the first block of the donor's list of order `current` and tell it.
+
+    Linux: __rmqueue_fallback() from do_steal on, mm/page_alloc.c (6.1)
+    """
+    pfn = int(zone.mem_map[zone.free_area[current].head[donor]].next)
+    whole_block = can_steal_fallback(zone, current, start_type)
+    steal_suitable_fallback(zone, pfn, alloc_flags, start_type, whole_block)
+    own = get_pageblock_migratetype(zone, pfn) == start_type
+    zone.nr_steals += 1
+    zone.nr_claims += int(own)
+    emit(zone, EXTFRAG, pfn, order, start_type, current | donor << 4 | int(own) << 7)
+
+
+@kernel
+def rmqueue_fallback(zone: Zone, order: int, start_type: int, alloc_flags: int) -> bool:
+    """Find the largest donor block; for movable requests too small to claim, the smallest.
+
+    Linux: __rmqueue_fallback(), mm/page_alloc.c (6.1)
+    """
+    min_order = order
+    if order < zone.pageblock_order and alloc_flags & ALLOC_NOFRAGMENT:
+        min_order = zone.pageblock_order
+    for current in range(zone.max_order, min_order - 1, -1):
+        donor = find_suitable_fallback(zone, current, start_type)
+        if donor == NONE:
+            continue
+        if (
+            not can_steal_fallback(zone, current, start_type)
+            and start_type == MIGRATE_MOVABLE
+            and current > order
+        ):
+            break
+        fall_back_on(zone, order, start_type, current, donor, alloc_flags)
+        return True
+    else:
+        return False
+    for current in range(order, zone.max_order + 1):
+        donor = find_suitable_fallback(zone, current, start_type)
+        if donor != NONE:
+            fall_back_on(zone, order, start_type, current, donor, alloc_flags)
+            return True
+    return False
+
+
+@kernel
+def rmqueue(zone: Zone, order: int, mt: int, alloc_flags: int) -> int:
+    """Take a block of `mt` off the free lists, whatever it costs other types; its pfn or NONE.
+
+    Linux: __rmqueue(), mm/page_alloc.c (6.1)
+    """
+    may_use_cma = zone.cma_type != NONE and alloc_flags & ALLOC_CMA
+    if may_use_cma and zone.nr_free_cma > zone.nr_free_pages // 2:
+        pfn = rmqueue_smallest(zone, order, zone.cma_type)
+        if pfn != NONE:
+            return pfn
+    while True:
+        pfn = rmqueue_smallest(zone, order, mt)
+        if pfn != NONE:
+            return pfn
+        if may_use_cma:
+            pfn = rmqueue_smallest(zone, order, zone.cma_type)
+            if pfn != NONE:
+                return pfn
+        if not rmqueue_fallback(zone, order, mt, alloc_flags):
+            return NONE

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Nodes, zones, page frames: the records that hold the whole state of a machine's memory.
+
+Linux: include/linux/mmzone.h, include/linux/mm_types.h (2.6.24, 6.1)
+
+One `Memory` record holds everything; a kernel reaches all else through it or through a `Zone`.
+Links are frame numbers, so the state can be copied, saved and compared as bytes. Zero means "not
+the head of a free block", so that memory never looked at costs nothing.
+
+    Memory -> zones[z] -> free_area[order].head[mt] -> mem_map[...]   free blocks
+                       -> pageset[cpu].head[pindex]  -> mem_map[...]   per-CPU lists
+                       -> pageblock_flags[block]                       migratetype of each pageblock
+           -> zonelist[nid * nr_zones ...]                          where a request looks, in order
+
+Each list is a ring through `mem_map`: behind the frames lie the list heads, records of the same
+kind, so that adding and unlinking know no special case.
+
+Invariants (named as `validate()` names them)
+    free_order        a free block's head is a multiple of its size and the block is inside the zone
+    free_disjoint     no frame is in two free blocks, or in one and on a per-CPU list
+    free_coalesced    no two buddies of one order are both free (except across a pageblock barrier)
+    list_links        next and prev agree; every member says the list's order and migratetype
+    nr_free           free_area[order].nr_free counts the blocks of that order on all lists
+    nr_free_pages     = sum over orders of nr_free << order (ISOLATE blocks left out)
+    nr_free_cma       = the same over the CMA lists
+    pcp_count         pageset[cpu].count = sum over its lists of length << order
+    pcp_lists         blocks are aligned, in the zone, and of a cached type that belongs on the list
+    in_use            a frame is in use, free, on a per-CPU list or not managed: exactly one
+    pageblocks        types exist; isolated and HIGHATOMIC pageblocks are as many as counted
+    watermark         0 <= min <= low <= high, no negative boost
+"""
+
+from typing import Annotated
+
+from physmem.lib.struct import Array, i64, struct, u8, u32
+
+NR_PAGE_ORDERS = 14
+"""Orders a record has room for; the orders in use are 0..max_order (10 with 4 KiB pages)."""
+MAX_NR_ZONES = 6
+MIGRATE_TYPES = 6
+NR_PCP_LISTS = 14
+NR_WMARK = 4
+
+MIGRATE_UNMOVABLE = 0
+MIGRATE_MOVABLE = 1
+MIGRATE_RECLAIMABLE = 2
+MIGRATE_PCPTYPES = 3
+MIGRATE_HIGHATOMIC = 3
+
+WMARK_MIN = 0
+WMARK_LOW = 1
+WMARK_HIGH = 2
+WMARK_PROMO = 3
+
+PAGE_ALLOC_COSTLY_ORDER = 3
+NONE = -1
+"""No frame."""
+
+HEAD_IN_USE = 0x80
+"""`Page.order` of the first frame of an allocated block: this bit and the order."""
+HEAD_ON_PCP = 0x40
+"""`Page.order` of the first frame of a block on a per-CPU list: this bit and the order."""
+
+PG_IN_USE = 1
+"""`Page.flags`: the frame belongs to an allocated block."""
+PG_MOVABLE = 2
+"""`Page.flags`: allocated with __GFP_MOVABLE: stands for "on an LRU list" in fallbacks."""
+PG_PREPARED = 4
+"""`Page.flags`: freed in a batch, not yet committed to a list (first frame of the block)."""
+
+ZONE_BOOSTED_WATERMARK = 1
+ZONE_RECLAIM_ACTIVE = 2
+
+
+@struct
+class Page:
+    """One page frame (16 bytes).
+
+    Linux: struct page, include/linux/mm_types.h (PageBuddy, private, buddy_list, pcp_list)
+    """
+
+    next: u32
+    prev: u32
+    order: u8  # 0; order + 1 of a free block; HEAD_ON_PCP | order; HEAD_IN_USE | order
+    flags: u8  # PG_*
+    mt: u8  # free block: type of its list. On a per-CPU list: cached type
+    zone: u8  # valid for the head of a free block: number of its zone
+    private: u32  # free for the owner of the frame (slab, page tables, replay)
+
+
+@struct
+class FreeArea:
+    """Free blocks of one order.
+
+    Linux: struct free_area, include/linux/mmzone.h
+    """
+
+    nr_free: i64  # blocks, all migratetypes together
+    head: Annotated[Array[i64], MIGRATE_TYPES]  # list head (index in mem_map) per migratetype
+
+
+@struct
+class PerCpuPages:
+    """Free blocks that one CPU keeps of one zone.
+
+    Linux: struct per_cpu_pages, include/linux/mmzone.h (6.1)
+    """
+
+    count: i64  # frames on all lists
+    high: i64  # frames: at this count the lists are drained
+    batch: i64  # frames per refill or drain
+    free_factor: i64  # doublings of the drain batch while only frees come
+    expire: i64  # seconds until a remote zone's lists are drained (NUMA)
+    head: Annotated[Array[i64], NR_PCP_LISTS]  # list head (index in mem_map) per pindex
+
+
+@struct
+class Zone:
+    """One populated zone of one node.
+
+    Linux: struct zone, include/linux/mmzone.h
+    """
+
+    number: i64  # index in Memory.zones
+    node: i64
+    zone_idx: i64  # ZONE_DMA = 0 ...; the architecture says which zones exist
+    start_pfn: i64
+    end_pfn: i64  # start_pfn + spanned_pages
+    spanned_pages: i64
+    present_pages: i64
+    managed_pages: i64
+    nr_free_pages: i64  # frames on the free lists, ISOLATE left out
+    nr_free_cma: i64
+    watermark: Annotated[Array[i64], NR_WMARK]  # min, low, high, promo without the boost
+    watermark_boost: i64
+    nr_reserved_highatomic: i64
+    lowmem_reserve: Annotated[Array[i64], MAX_NR_ZONES]
+    nr_isolate_pageblock: i64
+    zone_flags: i64  # ZONE_*
+    pageblock_order: i64
+    max_order: i64  # largest order, inclusive
+    pcp_thp: i64  # 1: blocks of pageblock order go through the per-CPU lists
+    cma_type: i64  # number of MIGRATE_CMA, or NONE
+    isolate_type: i64  # number of MIGRATE_ISOLATE
+    grouping_disabled: i64  # 1: too little memory to group pages by mobility
+    watermark_boost_factor: i64
+    nr_steals: i64  # fallbacks that changed the free lists
+    nr_claims: i64  # ... of them: the pageblock changed its type
+    first_block: i64  # start_pfn >> pageblock_order
+    free_area: Annotated[Array[FreeArea], NR_PAGE_ORDERS]
+    mem_map: Array[Page]
+    pageblock_flags: Array[u8]  # migratetype per pageblock, from first_block on
+    pageset: Array[PerCpuPages]  # per CPU
+    trace: Array[i64]  # [0] events emitted; then packed tracepoints; empty: tracing is off
+
+
+@struct
+class Zoneref:
+    """One entry of a zonelist.
+
+    Linux: struct zoneref, include/linux/mmzone.h
+    """
+
+    zone: i64  # number in Memory.zones
+    zone_idx: i64
+
+
+@struct
+class Memory:
+    """A machine's memory: everything the allocators know.
+
+    Linux: pg_data_t NODE_DATA[], mem_map and the sysctls of mm/page_alloc.c
+    """
+
+    nr_zones: i64
+    nr_nodes: i64
+    nr_cpus: i64
+    max_pfn: i64
+    zone_normal: i64  # zone_idx of ZONE_NORMAL
+    zone_movable: i64  # zone_idx of ZONE_MOVABLE
+    zone_highmem: i64  # zone_idx of ZONE_HIGHMEM, or ZONE_NORMAL where none exists
+    zone_dma32: i64  # zone_idx of ZONE_DMA32, or NONE
+    zone_dma: i64  # zone_idx of ZONE_DMA, or NONE
+    nr_failed: i64  # requests that got nothing
+    nr_slowpath: i64  # requests below the low watermark in every zone
+    pageblock_order: i64
+    mem_map: Array[Page]
+    zones: Array[Zone]
+    zonelist: Array[Zoneref]  # row nid: nr_zones entries, nearest first
+    cpu_node: Array[i64]  # node of each CPU
+    block_zone: Array[u8]  # pfn >> pageblock_order -> number of the first zone there
+    trace: Array[i64]

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The state of the page allocator as plain data: what a recording holds and what a machine gives.
+
+A recorded kernel's state and ours have one form, so that comparing them, printing /proc files from
+them and drawing them is one piece of code each. Lists are in list order, head first: the head is
+the end that an allocation takes from.
+
+Linux: struct zone, struct per_cpu_pages, include/linux/mmzone.h (6.1)
+"""
+
+from typing import Any
+
+import msgspec
+
+from physmem.lib.errors import BadStateError
+
+BLOCK_LETTERS_CMA = "UMRHCI"
+"""Letter of each migratetype in `ZoneState.pageblocks` on a kernel with CMA."""
+BLOCK_LETTERS = "UMRHI"
+"""The same without CMA: ISOLATE moves down by one."""
+NO_MEMORY = "."
+"""Letter of a pageblock without memory."""
+
+TYPE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
+TYPE_NAMES_CMA = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "CMA", "Isolate")
+
+
+class PcpState(msgspec.Struct, forbid_unknown_fields=False):
+    """Per-CPU lists of one (zone, CPU): `count` in frames, `lists[pindex]` pfns, head first."""
+
+    cpu: int
+    count: int
+    high: int
+    batch: int
+    lists: list[list[int]]
+    free_factor: int | None = 0
+    high_min: int | None = None
+    high_max: int | None = None
+    alloc_factor: int | None = None
+    free_count: int | None = None
+    flags: int | None = None
+
+
+class ZoneState(msgspec.Struct, forbid_unknown_fields=False):
+    """One populated zone.
+
+    `start` is its first pfn; `spanned`, `present`, `managed` are frames; `wmark` is min, low, high,
+    promo without the boost; `free[order][migratetype]` lists the heads of the free blocks;
+    `pageblocks` has one letter per pageblock, from the block that holds `start`.
+    """
+
+    node: int
+    name: str
+    start: int
+    spanned: int
+    managed: int
+    present: int
+    wmark: list[int]
+    free: list[list[list[int]]]
+    pcp: list[PcpState]
+    pageblocks: str
+    boost: int = 0
+    highatomic: int = 0
+    lowmem_reserve: list[int] = []
+    pageset_high: int = 0
+    pageset_high_max: int | None = None
+    pageset_batch: int = 1
+    nr_free: list[int] = []
+
+    @property
+    def end(self) -> int:
+        """First pfn behind the span of the zone."""
+        return self.start + self.spanned
+
+
+class State(msgspec.Struct, forbid_unknown_fields=False):
+    """Every populated zone, nodes ascending, zones of a node from low to high."""
+
+    zones: list[ZoneState]
+    pageblock_order: int = 9
+
+    @property
+    def nr_migratetypes(self) -> int:
+        """5 without CMA, 6 with."""
+        return len(self.zones[0].free[0])
+
+    @property
+    def letters(self) -> str:
+        """Letter of each migratetype in `ZoneState.pageblocks`."""
+        return BLOCK_LETTERS_CMA if self.nr_migratetypes > len(BLOCK_LETTERS) else BLOCK_LETTERS
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """Name of each migratetype as the kernel prints it."""
+        return TYPE_NAMES_CMA if self.nr_migratetypes > len(TYPE_NAMES) else TYPE_NAMES
+
+
+def decode_state(text: bytes, source: str) -> State:
+    """Read a state from its JSON form; `source` names it in an error.
+
+    Raises
+    ------
+    BadStateError
+        Not JSON, or not of the form of a state.
+    """
+    try:
+        state = msgspec.json.decode(text, type=State)
+    except msgspec.DecodeError as error:
+        msg = f"{source}: not a recorded memory state ({error}); record it again"
+        raise BadStateError(msg) from None
+    if not state.zones:
+        msg = f"{source}: the state has no zone; record it again"
+        raise BadStateError(msg)
+    return state
+
+
+def encode_state(state: State) -> bytes:
+    """JSON text of a state."""
+    return msgspec.json.encode(state)
+
+
+def to_dict(state: State) -> dict[str, Any]:
+    """Builtins form of a state (for `json.dump`, comparison in tests)."""
+    result: dict[str, Any] = msgspec.to_builtins(state)
+    return result

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Watermarks: may a zone serve a request without going below its reserves?
+
+Linux: zone_watermark_fast(), __zone_watermark_ok(), mm/page_alloc.c (6.1)
+"""
+
+from physmem.lib.jit import kernel
+from physmem.mm.alloc_flags import (
+    ALLOC_CMA,
+    ALLOC_HIGHATOMIC,
+    ALLOC_MIN_RESERVE,
+    ALLOC_NON_BLOCK,
+    ALLOC_OOM,
+    ALLOC_RESERVES,
+    ALLOC_WMARK_MASK,
+    ALLOC_WMARK_MIN,
+)
+from physmem.mm.gfp_bits import GFP_ATOMIC_BIT
+from physmem.mm.mmzone import (
+    MIGRATE_HIGHATOMIC,
+    MIGRATE_PCPTYPES,
+    NONE,
+    WMARK_MIN,
+    Zone,
+)
+
+
+@kernel
+def mult_frac(value: int, numerator: int, denominator: int) -> int:
+    """Product value * numerator / denominator, in parts that cannot overflow.
+
+    Linux: mult_frac(), include/linux/math.h
+    """
+    whole = value // denominator
+    rest = value % denominator
+    return whole * numerator + rest * numerator // denominator
+
+
+@kernel
+def wmark_pages(zone: Zone, level: int) -> int:
+    """Watermark of a level with the boost. Linux: wmark_pages(), include/linux/mmzone.h (6.1)"""
+    return zone.watermark[level] + zone.watermark_boost
+
+
+@kernel
+def unusable_free(zone: Zone, order: int, alloc_flags: int) -> int:
+    """Free frames that this attempt may not count on.
+
+    Linux: __zone_watermark_unusable_free(), mm/page_alloc.c (6.1)
+    """
+    unusable = (1 << order) - 1
+    if not alloc_flags & ALLOC_RESERVES:
+        unusable += zone.nr_reserved_highatomic
+    if zone.cma_type != NONE and not alloc_flags & ALLOC_CMA:
+        unusable += zone.nr_free_cma
+    return unusable
+
+
+@kernel
+def zone_watermark_ok(
+    zone: Zone, order: int, mark: int, highest_zoneidx: int, alloc_flags: int
+) -> bool:
+    """Tell whether the zone stays above `mark` and has a block that is large enough.
+
+    Linux: __zone_watermark_ok(), mm/page_alloc.c (6.1.116+)
+    """
+    free = zone.nr_free_pages - unusable_free(zone, order, alloc_flags)
+    least = mark
+    if alloc_flags & ALLOC_RESERVES:
+        if alloc_flags & ALLOC_MIN_RESERVE:
+            least -= least // 2
+            if alloc_flags & ALLOC_NON_BLOCK:
+                least -= least // 4
+        if alloc_flags & ALLOC_OOM:
+            least -= least // 2
+    if free <= least + zone.lowmem_reserve[highest_zoneidx]:
+        return False
+    if order == 0:
+        return True
+    for current in range(order, zone.max_order + 1):
+        if zone.free_area[current].nr_free == 0:
+            continue
+        for mt in range(MIGRATE_PCPTYPES):
+            head = zone.free_area[current].head[mt]
+            if zone.mem_map[head].next != head:
+                return True
+        if zone.cma_type != NONE and alloc_flags & ALLOC_CMA:
+            head = zone.free_area[current].head[zone.cma_type]
+            if zone.mem_map[head].next != head:
+                return True
+        if alloc_flags & (ALLOC_HIGHATOMIC | ALLOC_OOM):
+            head = zone.free_area[current].head[MIGRATE_HIGHATOMIC]
+            if zone.mem_map[head].next != head:
+                return True
+    return False
+
+
+@kernel
+def zone_watermark_fast(
+    zone: Zone, order: int, mark: int, highest_zoneidx: int, alloc_flags: int, gfp: int
+) -> bool:
+    """The watermark test of the zonelist walk: cheap for single frames, whole otherwise.
+
+    Linux: zone_watermark_fast(), mm/page_alloc.c (6.1)
+    """
+    if order == 0:
+        free = zone.nr_free_pages
+        usable = free - min(free, unusable_free(zone, 0, alloc_flags))
+        if usable > mark + zone.lowmem_reserve[highest_zoneidx]:
+            return True
+    if zone_watermark_ok(zone, order, mark, highest_zoneidx, alloc_flags):
+        return True
+    if (
+        order == 0
+        and gfp & GFP_ATOMIC_BIT
+        and zone.watermark_boost
+        and alloc_flags & ALLOC_WMARK_MASK == ALLOC_WMARK_MIN
+    ):
+        return zone_watermark_ok(
+            zone, order, zone.watermark[WMARK_MIN], highest_zoneidx, alloc_flags
+        )
+    return False

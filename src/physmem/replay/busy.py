@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Frees in an interrupt that found the per-CPU lists locked: by the rule, and by what came after.
+
+Linux: free_unref_page(), free_unref_page_list(), mm/page_alloc.c (6.1): without the lock the block
+goes straight to the free lists.
+"""
+
+from physmem.lib.jit import kernel
+from physmem.replay.flow import (
+    IN_INTERRUPT,
+    IS_BUSY,
+    IS_LISTED,
+    K_BATCHED,
+    K_DRAIN,
+    K_EXTFRAG,
+    K_FREE,
+    K_LOCKED,
+    NO_OWNER,
+    PCP_ORDERS,
+    Lowering,
+)
+from physmem.replay.request import BUSY, COUNTED
+
+
+@kernel
+def busy_by_rule(w: Lowering, row: int) -> bool:
+    """Tell from the requests alone whether an interrupt hit while a batch of frees was committed.
+
+    Frees of a list take the per-CPU lock once for the whole batch, so between two of its lines
+    (mm_page_free_batched) of one task the lock was held all the time.
+    """
+    cpu = w.ev_cpu[row]
+    before = row - 1
+    while before >= 0 and (
+        w.ev_cpu[before] != cpu
+        or w.ev_context[before] & IN_INTERRUPT
+        or K_LOCKED <= w.ev_kind[before] <= K_EXTFRAG
+    ):
+        before -= 1
+    after = row + 1
+    n = len(w.ev_kind)
+    while after < n and (
+        w.ev_cpu[after] != cpu
+        or w.ev_context[after] & IN_INTERRUPT
+        or K_LOCKED <= w.ev_kind[after] <= K_EXTFRAG
+    ):
+        after += 1
+    return (
+        before >= 0
+        and after < n
+        and w.ev_kind[before] == K_BATCHED
+        and w.ev_kind[after] == K_BATCHED
+        and w.ev_flow[before] == w.ev_flow[after]
+    )
+
+
+@kernel
+def find_busy(w: Lowering) -> None:
+    """Find the frees that an interrupt made while the interrupted code held the per-CPU lock.
+
+    Such a free cannot take the lock and goes straight to the free lists; no line says so. What
+    shows it is where the frame is seen next: taken off a free list (mm_page_alloc_zone_locked)
+    though it was never drained from a per-CPU list.
+    """
+    nowhere = len(w.ev_kind)
+    for frame in range(len(w.next_seen)):
+        w.next_seen[frame] = nowhere
+    for row in range(len(w.ev_kind) - 1, -1, -1):
+        kind = w.ev_kind[row]
+        pfn = w.ev_pfn[row]
+        if kind > K_DRAIN or pfn < 0:
+            continue
+        order = int(w.ev_order[row])
+        if kind == K_FREE and w.ev_context[row] & IN_INTERRUPT and pfn < len(w.next_seen):
+            seen = w.next_seen[pfn]
+            if seen < nowhere and order <= PCP_ORDERS:
+                w.owner[row] = IS_BUSY if w.ev_kind[seen] == K_LOCKED else IS_LISTED
+        for frame in range(pfn, min(pfn + (1 << order), len(w.next_seen))):
+            w.next_seen[frame] = row
+
+
+@kernel
+def note_busy(w: Lowering, row: int, at: int) -> None:
+    """Mark a free in an interrupt that found the per-CPU lock taken.
+
+    The rule decides; where the frame is seen next may overrule it, and that counts as a race.
+    """
+    by_rule = w.ev_order[row] <= PCP_ORDERS and busy_by_rule(w, row)
+    told = w.owner[row]
+    w.owner[row] = NO_OWNER
+    busy = told == IS_BUSY or (by_rule and told != IS_LISTED)
+    if busy:
+        w.requests[at].race = BUSY
+    if busy != by_rule:
+        # one interrupt may free many frames: one race
+        if w.last_overruled < row - 1 or w.ev_context[row - 1] & IN_INTERRUPT == 0:
+            w.nr_busy += 1
+            w.requests[at].race |= COUNTED
+        w.last_overruled = row

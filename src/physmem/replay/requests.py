@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From events to requests: what was asked of the allocator, apart from what it answered.
+
+A trace mixes both. Requests are allocations (order, flags, CPU), frees, calls of the bulk allocator
+and drains that come from outside. Answers ("outcomes") are the frame of each allocation and the
+consequences: refills and splits (mm_page_alloc_zone_locked), drains, fallbacks. Requests go into
+one array, outcomes into others, so that a prediction can be made with the requests alone.
+
+Which consequence belongs to which request: a refill or fallback to the allocation (or bulk call) of
+the same task and context that follows it; a drain to the free that it follows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physmem.lib.jit import ready
+from physmem.lib.struct import address, attach, dtype_of
+from physmem.replay.flow import ABSENT, IN_INTERRUPT, LEVELS, NO_OWNER, Flow, Lowering
+from physmem.replay.lowering import lower
+from physmem.replay.request import COUNTED, Request
+from physmem.trace.events import Events
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests and, apart from them, the outcomes that were recorded.
+
+    Attributes
+    ----------
+    requests : (n,) Request records in the order in which they are carried out
+    expected : (k,) int64, packed consequences grouped by request
+    outcome : (n,) int64, frame of each allocation (-1: failed; no allocation)
+    owner : (rows,) int64, by row of the events: request of a consequence, or -1
+    unexplained : consequences that belong to no request
+    flow : (rows,) int32, number of the task, or of the interrupt level of a task, of each row
+    in_interrupt : (rows,) bool
+    """
+
+    requests: NDArray[Any]
+    expected: NDArray[np.int64]
+    outcome: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    consequences: int
+    unexplained: int
+    flow: NDArray[np.int32]
+    in_interrupt: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    @property
+    def races(self) -> NDArray[np.int64]:
+        """Rows of the requests whose place or way an outcome decided, one per race."""
+        counted = self.requests["race"] & COUNTED > 0
+        return np.sort(self.requests["row"][counted].astype(np.int64))
+
+
+def lower_events(
+    events: Events, *, max_pfn: int, cpu_node: tuple[int, ...], strict: bool
+) -> Requests:
+    """Separate requests from outcomes.
+
+    Parameters
+    ----------
+    events : Events
+        Rows between the two states; DRAIN_* rows name the zone by number in `pfn`.
+    max_pfn : int
+        Frames at and above do not exist.
+    cpu_node : tuple of int
+        Node of each CPU.
+    strict : bool
+        Use no outcome at all, not even its place among the lines.
+    """
+    n = len(events)
+    flows, nr_flows = _number_flows(events, len(cpu_node))
+    work = np.zeros(1, dtype_of(Lowering))
+    record = work[0]
+    record["use_outcomes"] = not strict
+    record["last_overruled"] = -2
+    record["nr_cpus"] = len(cpu_node)
+    flow_table = np.zeros(nr_flows * LEVELS, dtype_of(Flow))
+    for name in ("reserved", "last_free", "bulk_row"):
+        flow_table[name] = NO_OWNER
+    arrays: dict[str, NDArray[Any]] = {
+        "ev_kind": events.kind,
+        "ev_cpu": events.cpu,
+        "ev_flow": flows,
+        "ev_context": events.context,
+        "ev_preempt": events.preempt,
+        "ev_pfn": events.pfn,
+        "ev_order": events.order,
+        "ev_migratetype": events.migratetype,
+        "ev_gfp": events.gfp,
+        "ev_arg0": events.arg0,
+        "ev_arg1": events.arg1,
+        "node_of_cpu": np.array(cpu_node, np.int64),
+        "flows": flow_table,
+        "next_seen": np.empty(0 if strict else max_pfn, np.uint32),
+        "last_prepared": np.full(max_pfn, ABSENT, np.uint32),
+        "requests": np.zeros(n + 2, dtype_of(Request)),
+        "owner": np.full(n, NO_OWNER, np.int64),
+        "chain": np.zeros(n, np.int64),
+        "expected": np.zeros(n, np.int64),
+        "outcome": np.full(n + 2, NO_OWNER, np.int64),
+    }
+    kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    for name, array in kept.items():
+        attach(record, name, array)
+    consequences = ready(lower)(address(work))
+    nr_requests = int(record["nr_requests"])
+    return Requests(
+        requests=kept["requests"][:nr_requests],
+        expected=kept["expected"],
+        outcome=kept["outcome"][:nr_requests],
+        owner=kept["owner"],
+        consequences=consequences,
+        unexplained=int(record["nr_unexplained"]),
+        flow=flows * np.int32(2) + (events.context & IN_INTERRUPT > 0),
+        in_interrupt=events.context & IN_INTERRUPT > 0,
+    )
+
+
+def _number_flows(events: Events, nr_cpus: int) -> tuple[NDArray[np.int32], int]:
+    """Number of the flow of each row: one per task, the idle task once per CPU."""
+    if not len(events):
+        return np.empty(0, np.int32), 1
+    pids = events.pid
+    top = int(pids.max()) + 1
+    if top <= 1 << 23:  # PID_MAX_LIMIT on 64 bit is 4 Mi
+        seen = np.zeros(top, np.bool_)
+        seen[pids] = True
+        number = np.cumsum(seen, dtype=np.int32) + np.int32(nr_cpus - 1)
+        flows = number[pids]
+        count = int(number[-1]) + 1
+    else:
+        unique, flows = np.unique(pids, return_inverse=True)
+        flows = flows.astype(np.int32) + np.int32(nr_cpus)
+        count = len(unique) + nr_cpus
+    idle = pids == 0
+    if idle.any():
+        flows[idle] = events.cpu[idle]
+    return flows, count

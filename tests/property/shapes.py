@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Small machines of many shapes, each as a physmem machine and as its slow twin.
+
+Block sizes are smaller than a kernel's on most of them: more blocks fit into few frames, and with
+few frames a check of everything after every step stays cheap.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import msgspec
+from tests.model import V61, V61_CMA, V61_I386, Features, ZoneSpec
+from tests.model import Machine as TwinMachine
+from tests.model.features import ALLOC_KSWAPD, ALLOC_NO_WATERMARKS
+
+from physmem.machine.layout import Layout, zone_names
+from physmem.machine.machine import Machine
+from physmem.mm.mmzone import HEAD_ON_PCP, PG_IN_USE, PG_MOVABLE, PG_PREPARED, ZONE_RECLAIM_ACTIVE
+from physmem.mm.state import State
+
+X86_64, I386 = zone_names("x86_64"), zone_names("i386")
+
+
+class Twin(TwinMachine):
+    """The twin, which gives up where physmem does: before reclaim.
+
+    Linux would try to reclaim first, then give back what is set aside for atomic requests.
+    """
+
+    def alloc_pages_slowpath(self, order, gfp, ac, cpu, pcp_busy):
+        bits = self.features.gfp
+        flags = self.gfp_to_alloc_flags(gfp, order, ac)
+        pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
+        if pfn is None and gfp & bits.MEMALLOC and not gfp & bits.NOMEMALLOC:
+            flags = ALLOC_NO_WATERMARKS | self.gfp_to_alloc_flags_cma(ac) | (flags & ALLOC_KSWAPD)
+            pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
+        return pfn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a machine is made of.
+
+    `free`: ranges of frames that are free at first. `letters`: zone number -> one letter per
+    pageblock (all M where it is not given). `movable`: ranges in use by movable memory.
+    """
+
+    name: str
+    zones: tuple[ZoneSpec, ...]
+    free: tuple[tuple[int, int], ...]
+    pageblock_order: int = 5
+    max_order: int = 7
+    names: tuple[str, ...] = X86_64
+    cpu_node: tuple[int, ...] = (0,)
+    node_distance: tuple[tuple[int, ...], ...] = ()
+    letters: dict[int, str] = field(default_factory=dict)
+    movable: tuple[tuple[int, int], ...] = ()
+    features: Features = V61
+    boost_factor: int = 15000
+    grouping_disabled: bool = False
+
+    @property
+    def nr_cpus(self) -> int:
+        return len(self.cpu_node)
+
+    @property
+    def nr_nodes(self) -> int:
+        """Nodes that a request may name."""
+        return len(self.node_distance) or 1 + max(zone.node for zone in self.zones)
+
+    @property
+    def end(self) -> int:
+        return max(zone.start + zone.spanned for zone in self.zones)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(
+            zone_names=self.names,
+            cpu_node=self.cpu_node,
+            node_distance=self.node_distance,
+            max_order=self.max_order,
+            thp=self.features.pcp_thp,
+            watermark_boost_factor=self.boost_factor,
+        )
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """State of the machine when its memory has been handed over, in the form of recordings."""
+        twin = TwinMachine(
+            self.zones,
+            self.nr_cpus,
+            self.cpu_node,
+            self.features,
+            self.pageblock_order,
+            self.max_order,
+            self.node_distance or None,
+            self.names,
+        )
+        for number, letters in self.letters.items():
+            zone = twin.zones[number]
+            for block, letter in zip(list(zone.pageblock), letters, strict=True):
+                if letter == ".":
+                    zone.pageblock[block] = None
+                else:
+                    zone.set_pageblock_migratetype(block, letter)
+        for zone in twin.zones:  # a boot hands over chunks across blocks; here types stay apart
+            zone.nr_reserved_highatomic = (
+                sum(letter == "H" for letter in zone.pageblock.values()) << self.pageblock_order
+            )
+        size = 1 << self.pageblock_order
+        for start, end in self.free:
+            at = start
+            while at < end:
+                zone = twin.page_zone(at)
+                special = zone.get_pageblock_migratetype(at) not in "UMR"
+                stop = min(end, zone.end, at // size * size + size)
+                while not special and stop < min(end, zone.end):
+                    if zone.pageblock[stop] not in ("U", "M", "R"):
+                        break
+                    stop = min(end, zone.end, stop + size)
+                twin.memblock_free_pages(at, stop)
+                at = stop
+        twin.validate()
+        return twin.snapshot()
+
+    def machine(self) -> Machine:
+        made = Machine.from_state(
+            msgspec.convert(self.state, State),
+            self.layout,
+            [(start, end - start) for start, end in self.movable],
+        )
+        made.tables.zones["grouping_disabled"] = int(self.grouping_disabled)
+        return made
+
+    def twin(self) -> Twin:
+        movable = {pfn for start, end in self.movable for pfn in range(start, end)}
+        return self._twin(self.state, movable)
+
+    def twin_of(self, machine: Machine) -> Twin:
+        """Twin of a machine as it is now, with what a recorded state would not tell."""
+        tables = machine.tables
+        state = msgspec.to_builtins(machine.snapshot())
+        for zone in state["zones"]:
+            for pcp in zone["pcp"]:
+                pcp["remembered"] = {
+                    str(pfn): self.features.letters[int(tables.mem_map[pfn]["mt"])]
+                    for pfns in pcp["lists"]
+                    for pfn in pfns
+                }
+        frames = tables.mem_map[: int(tables.memory[0]["max_pfn"])]
+        assert not (frames["flags"] & PG_PREPARED).any()
+        both = PG_IN_USE | PG_MOVABLE
+        twin = self._twin(state, set(((frames["flags"] & both) == both).nonzero()[0].tolist()))
+        for zone, record in zip(twin.zones, tables.zones, strict=True):
+            zone.reclaim_active = bool(int(record["zone_flags"]) & ZONE_RECLAIM_ACTIVE)
+            zone.has_had_special_blocks = True
+        assert ((frames["order"] & HEAD_ON_PCP) != 0).sum() == sum(
+            len(pfns) for pcps in twin.pcp for pcp in pcps for pfns in pcp.lists
+        )
+        return twin
+
+    def _twin(self, state: dict[str, Any], movable: set[int]) -> Twin:
+        twin = Twin.from_state(
+            state,
+            self.nr_cpus,
+            self.cpu_node,
+            self.features,
+            self.node_distance or None,
+            self.names,
+            movable=movable,
+            watermark_boost_factor=self.boost_factor,
+        )
+        for zone in twin.zones:
+            zone.page_group_by_mobility_disabled = self.grouping_disabled
+        return twin
+
+
+def _zone(node, name, start, end, marks, batch, high, reserve=(0, 0, 0, 0, 0), managed=None):
+    """Zone with watermarks at 1, 1.25, 1.5 and 1.75 times `marks`."""
+    wmark = [marks + step * marks // 4 for step in range(4)]
+    return ZoneSpec(
+        node,
+        name,
+        start,
+        end - start,
+        managed=managed,
+        present=managed,
+        wmark=wmark,
+        batch=batch,
+        high=high,
+        lowmem_reserve=reserve,
+    )
+
+
+_NO_THP = replace(V61, pcp_thp=False)
+_NO_THP_I386 = replace(V61_I386, pcp_thp=False)
+
+_ALL = (
+    Shape(
+        name="tiny",
+        zones=(_zone(0, "Normal", 0, 64, 0, 3, 12),),
+        free=((0, 64),),
+        pageblock_order=4,
+        max_order=5,
+    ),
+    Shape(
+        name="dma",  # the zone starts inside a block, as the first one of a PC
+        zones=(
+            _zone(0, "DMA", 1, 512, 8, 1, 4, (0, 20, 30, 30, 30)),
+            _zone(0, "DMA32", 512, 2048, 30, 3, 20),
+        ),
+        free=((3, 310), (312, 2040)),
+        letters={0: "U" + "M" * 15},
+        cpu_node=(0, 0),
+    ),
+    Shape(
+        name="normal",  # DMA32 helps Normal out: requests avoid fragmentation
+        zones=(
+            _zone(0, "DMA", 1, 256, 6, 1, 4, (0, 12, 60, 60, 60)),
+            _zone(0, "DMA32", 256, 1024, 20, 3, 16, (0, 0, 50, 50, 50)),
+            _zone(0, "Normal", 1024, 2560, 40, 7, 40),
+        ),
+        free=((2, 256), (256, 2560)),
+        letters={2: "MMUR" * 12},
+        cpu_node=(0, 0),
+    ),
+    Shape(
+        name="huge",  # the block sizes of x86-64, huge pages on per-CPU lists
+        zones=(
+            _zone(0, "DMA32", 4096, 7168, 60, 7, 1100, (0, 0, 100, 100, 100)),
+            _zone(0, "Normal", 7168, 11264, 100, 15, 90),
+        ),
+        free=((4100, 11200),),
+        pageblock_order=9,
+        max_order=10,
+        cpu_node=(0, 0),
+    ),
+    Shape(
+        name="no-thp",
+        zones=(_zone(0, "DMA32", 0, 1000, 25, 7, 31),),
+        free=((0, 1000),),
+        features=_NO_THP,
+        boost_factor=0,
+    ),
+    Shape(
+        name="numa",
+        zones=(
+            _zone(0, "DMA32", 0, 1024, 20, 3, 16, (0, 0, 40, 40, 40)),
+            _zone(0, "Normal", 1024, 1792, 20, 7, 30),
+            _zone(1, "Normal", 1792, 2944, 25, 7, 30),
+            _zone(1, "Movable", 2944, 3008, 0, 1, 0, managed=0),  # present, not populated
+        ),
+        letters={3: ".."},
+        free=((1, 1500), (1510, 2944)),
+        cpu_node=(0, 1, 1),
+    ),
+    Shape(
+        name="far",  # unequal distances; a node without memory, one without CPU
+        zones=(
+            _zone(0, "Normal", 0, 512, 10, 3, 12),
+            _zone(1, "Normal", 512, 1024, 10, 3, 12),
+            _zone(2, "DMA32", 1024, 1280, 10, 1, 4, (0, 0, 30, 30, 30)),
+            _zone(2, "Normal", 1280, 1536, 10, 3, 0),
+        ),
+        free=((0, 1536),),
+        cpu_node=(0, 1, 3),
+        node_distance=((10, 20, 30, 20), (20, 10, 20, 30), (30, 20, 10, 20), (20, 30, 20, 10)),
+    ),
+    Shape(
+        name="absent",  # one node has all memory, the other one only a CPU
+        zones=(_zone(0, "Normal", 0, 512, 10, 3, 12),),
+        free=((0, 512),),
+        cpu_node=(0, 1),
+        node_distance=((10, 20), (20, 10)),
+        letters={0: "MUMR" * 4},
+    ),
+    Shape(
+        name="cma",
+        zones=(
+            _zone(0, "DMA32", 0, 512, 10, 3, 12, (0, 0, 20, 20, 20)),
+            _zone(0, "Normal", 512, 1536, 20, 7, 40),
+        ),
+        free=((0, 1500),),
+        features=V61_CMA,
+        letters={0: "M" * 12 + "CCCC", 1: "M" * 16 + "C" * 12 + "MMUH"},
+        cpu_node=(0, 0),
+    ),
+    Shape(
+        name="highmem",  # zones that meet inside a block of 1024 frames
+        zones=(
+            _zone(0, "DMA", 0, 700, 10, 1, 4, (0, 20, 60, 60)),
+            _zone(0, "Normal", 700, 3500, 40, 7, 42, (0, 0, 40, 40)),
+            _zone(0, "HighMem", 3500, 6100, 32, 7, 42, (0, 0, 0, 0)),
+        ),
+        free=((1, 6000),),
+        pageblock_order=10,
+        max_order=10,
+        names=I386,
+        features=_NO_THP_I386,
+        letters={0: "U", 1: "MMUM"},
+    ),
+    Shape(
+        name="movable",
+        zones=(
+            _zone(0, "DMA32", 0, 768, 20, 3, 14, (0, 0, 0, 25, 25)),
+            _zone(0, "Movable", 768, 2000, 20, 3, 14),
+        ),
+        free=((0, 1999),),
+        cpu_node=(0, 0),
+    ),
+    Shape(
+        name="scarce",  # little is free, reserves are set aside, most of the rest can be moved
+        zones=(
+            _zone(0, "DMA32", 0, 1024, 60, 3, 20, (0, 0, 30, 30, 30)),
+            _zone(0, "Normal", 1024, 1536, 50, 7, 30),
+        ),
+        free=((40, 75), (96, 180), (500, 560), (640, 672), (1040, 1056), (1100, 1180), (1471, 1473)),
+        letters={0: "UMMH" + "MRMU" * 7, 1: "MMUM" * 4},
+        movable=((0, 40), (180, 450), (700, 900), (1200, 1400)),
+        cpu_node=(0, 0),
+    ),
+    Shape(
+        name="reserve",  # what is free is set aside, and the watermarks allow to take it
+        zones=(_zone(0, "DMA32", 0, 1024, 4, 3, 16, (0, 0, 0, 0, 0)),),
+        free=((32, 62), (97, 128), (320, 340), (701, 713)),
+        letters={0: "MHUH" + "M" * 6 + "H" + "M" * 21},
+        cpu_node=(0, 0),
+    ),
+    Shape(
+        name="isolated",
+        zones=(_zone(0, "Normal", 64, 1088, 20, 3, 16),),
+        free=((64, 1000),),
+        letters={0: "MMIM" * 4 + "MMMMUIRM" * 2},
+    ),
+    Shape(
+        name="hole",
+        zones=(_zone(0, "DMA32", 0, 1024, 20, 3, 16, managed=896),),
+        free=((0, 256), (320, 640), (704, 1020)),
+        letters={0: "M" * 8 + ".." + "M" * 10 + ".." + "M" * 10},
+    ),
+    Shape(
+        name="ungrouped",
+        zones=(_zone(0, "DMA32", 0, 140, 4, 1, 0),),
+        free=((1, 140),),
+        letters={0: "UUUUU"},
+        grouping_disabled=True,
+    ),
+)
+SHAPES = {shape.name: shape for shape in _ALL}
