@@ -79,7 +79,9 @@ def draw(ctl: Array[i64], below: int) -> int:
 
 
 @kernel
-def note(log: Array[i64], step: int, kind: int, a: int, b: int, c: int, d: int, answer: int) -> None:
+def note(
+    log: Array[i64], step: int, kind: int, a: int, b: int, c: int, d: int, answer: int
+) -> None:
     """Write an operation to the log while there is room."""
     at = step * LOG_WIDTH
     if at + LOG_WIDTH <= len(log):

@@ -148,7 +148,9 @@ def drive(name, seed, count, path=None):
             if step % 1999 == 1000 and path is not None:
                 pair.run(("reopen", path))
         except AssertionError as error:
-            raise AssertionError(f"shape {name}, seed {seed}, step {step}: {op}\n{error}") from error
+            raise AssertionError(
+                f"shape {name}, seed {seed}, step {step}: {op}\n{error}"
+            ) from error
     pair.compare()
     for _ in range(len(pair.prepared)):
         pair.run(("commit", 0, 0))

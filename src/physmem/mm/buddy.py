@@ -5,7 +5,7 @@ Linux: __rmqueue_smallest(), expand(), __free_one_page(), buddy_merge_likely(), 
 mm/page_alloc.c (6.1)
 """
 
-from physmem.lib.jit import kernel
+from physmem.lib.jit import inlined, kernel
 from physmem.mm.free_area import (
     add_to_free_list,
     add_to_free_list_tail,
@@ -30,7 +30,7 @@ def pcp_allowed_order(zone: Zone, order: int) -> bool:
     return order <= PAGE_ALLOC_COSTLY_ORDER or (zone.pcp_thp != 0 and order == zone.pageblock_order)
 
 
-@kernel
+@inlined
 def expand(zone: Zone, pfn: int, low: int, high: int, mt: int) -> None:
     """Give the upper halves of a block back until order `low` is left at its start.
 

@@ -16,7 +16,7 @@ DEVIATION: reclaim, compaction and the OOM killer are not modelled: a request th
 wait for them fails here. `Memory.nr_slowpath` and `nr_failed` count such requests.
 """
 
-from physmem.lib.jit import kernel
+from physmem.lib.jit import inlined, kernel
 from physmem.mm.alloc_flags import (
     ALLOC_CMA,
     ALLOC_HIGHATOMIC,
@@ -125,7 +125,7 @@ def rmqueue_buddy(zone: Zone, order: int, mt: int, alloc_flags: int) -> int:
     return pfn
 
 
-@kernel
+@inlined
 def rmqueue_zone(zone: Zone, order: int, mt: int, alloc_flags: int, cpu: int) -> int:
     """Take a block from one zone; its pfn or NONE. Linux: rmqueue(), mm/page_alloc.c (6.1)"""
     pfn = NONE
@@ -194,7 +194,7 @@ def gfp_to_alloc_flags(gfp: int, order: int) -> int:
     return flags
 
 
-@kernel
+@inlined
 def get_page_from_freelist(
     m: Memory, order: int, gfp: int, alloc_flags: int, preferred: int, cpu: int
 ) -> int:

@@ -4,7 +4,7 @@
 Linux: free_unref_page(), free_unref_page_list(), __free_pages_ok(), mm/page_alloc.c (6.1)
 """
 
-from physmem.lib.jit import kernel
+from physmem.lib.jit import inlined, kernel
 from physmem.mm.buddy import free_one_page, pcp_allowed_order
 from physmem.mm.mmzone import (
     MIGRATE_MOVABLE,
@@ -59,7 +59,7 @@ def free_prepare(zone: Zone, pfn: int, order: int) -> None:
     zone.mem_map[pfn].mt = get_pageblock_migratetype(zone, pfn)
 
 
-@kernel
+@inlined
 def free_commit(zone: Zone, pfn: int, order: int, cpu: int, busy: bool) -> None:
     """Hand a prepared block over: to the per-CPU list, or to the free lists if that is locked.
 

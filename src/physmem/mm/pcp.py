@@ -8,7 +8,7 @@ There is one list per (order 0..3, migratetype U M R) and, with transparent huge
 blocks of pageblock order: movable and not. HEAD holds the block freed last; drains take from TAIL.
 """
 
-from physmem.lib.jit import kernel
+from physmem.lib.jit import inlined, kernel
 from physmem.mm.buddy import free_one_page
 from physmem.mm.fallback import rmqueue
 from physmem.mm.list import list_add, list_add_tail, list_del
@@ -73,7 +73,7 @@ def rmqueue_bulk(
     return got
 
 
-@kernel
+@inlined
 def rmqueue_pcplist(zone: Zone, pcp: PerCpuPages, order: int, mt: int, alloc_flags: int) -> int:
     """Take a block off a per-CPU list, refilling it when it is empty; its pfn or NONE.
 
@@ -157,7 +157,7 @@ def free_pcppages_bulk(zone: Zone, pcp: PerCpuPages, count: int, pindex: int) ->
             pfn = int(zone.mem_map[head].prev)
 
 
-@kernel
+@inlined
 def free_unref_page_commit(zone: Zone, pcp: PerCpuPages, pfn: int, order: int, mt: int) -> None:
     """Put a freed block on its list, and drain when the lists hold too much.
 

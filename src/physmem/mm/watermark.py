@@ -4,7 +4,7 @@
 Linux: zone_watermark_fast(), __zone_watermark_ok(), mm/page_alloc.c (6.1)
 """
 
-from physmem.lib.jit import kernel
+from physmem.lib.jit import inlined, kernel
 from physmem.mm.alloc_flags import (
     ALLOC_CMA,
     ALLOC_HIGHATOMIC,
@@ -95,7 +95,7 @@ def zone_watermark_ok(
     return False
 
 
-@kernel
+@inlined
 def zone_watermark_fast(
     zone: Zone, order: int, mark: int, highest_zoneidx: int, alloc_flags: int, gfp: int
 ) -> bool:

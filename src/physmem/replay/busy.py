@@ -5,7 +5,7 @@ Linux: free_unref_page(), free_unref_page_list(), mm/page_alloc.c (6.1): without
 goes straight to the free lists.
 """
 
-from physmem.lib.jit import kernel
+from physmem.lib.jit import inlined, kernel
 from physmem.replay.flow import (
     IN_INTERRUPT,
     IS_BUSY,
@@ -54,7 +54,7 @@ def busy_by_rule(w: Lowering, row: int) -> bool:
     )
 
 
-@kernel
+@inlined
 def find_busy(w: Lowering) -> None:
     """Find the frees that an interrupt made while the interrupted code held the per-CPU lock.
 

@@ -7,7 +7,7 @@ After a divergence a replay goes on: a recorded free frees whatever the model ga
 allocation (`twin` maps recorded frames to ours); under `strict` it frees the frame it names.
 """
 
-from physmem.lib.jit import kernel, pointer_to
+from physmem.lib.jit import inlined, kernel, pointer_to
 from physmem.lib.struct import Array, i64, struct, u32
 from physmem.mm.alloc_flags import ALLOC_PCP_BUSY
 from physmem.mm.mmzone import NONE, PG_PREPARED, Memory
@@ -79,7 +79,7 @@ def node_asked_for(m: Memory, r: Run, at: int) -> int:
     return m.zones[number].node
 
 
-@kernel
+@inlined
 def do_alloc(m: Memory, r: Run, at: int) -> int:
     """Carry out an allocation; the predicted frame."""
     request = r.requests[at]
@@ -93,7 +93,7 @@ def do_alloc(m: Memory, r: Run, at: int) -> int:
     return alloc_pages(m, request.order, request.gfp, node, request.cpu, busy)
 
 
-@kernel
+@inlined
 def do_free(m: Memory, r: Run, at: int) -> None:
     """Carry out a free, or one half of it."""
     request = r.requests[at]
@@ -161,7 +161,7 @@ def add_to_digest(r: Run, value: int) -> None:
     r.digest = (r.digest * 31 + ((value ^ value >> 24) & _DIGEST_MASK)) & _DIGEST_MASK
 
 
-@kernel
+@inlined
 def compare_consequences(m: Memory, r: Run, at: int) -> bool:
     """Count the consequences of one request that are as recorded; True when all are."""
     first = int(r.requests[at].first)
@@ -184,7 +184,7 @@ def compare_consequences(m: Memory, r: Run, at: int) -> bool:
     return same == count and emitted == count
 
 
-@kernel
+@inlined
 def compare_allocation(m: Memory, r: Run, at: int, pfn: int) -> bool:
     """Count an allocation, exact or not, and remember whose frame ours is."""
     recorded = r.outcome[at]

@@ -68,7 +68,7 @@ class Lowering:
     next_seen: Array[u32]  # by frame: row where it is seen next
     last_prepared: Array[u32]  # by frame: request of its last mm_page_free
     requests: Array[Request]
-    owner: Array[i64]  # by row: request of a consequence
-    chain: Array[i64]  # by row: next pending consequence of the same flow
+    owner: Array[i32]  # by row: request of a consequence
+    chain: Array[u32]  # by row: next pending consequence of the same flow
     expected: Array[i64]  # packed consequences, grouped by request
     outcome: Array[i64]  # by request: frame of an allocation, -1 when it failed

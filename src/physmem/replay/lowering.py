@@ -5,7 +5,8 @@ Which consequence belongs to which request: a refill or fallback to the allocati
 the same task and context that follows it; a drain to the free that it follows.
 """
 
-from physmem.lib.jit import kernel, pointer_to
+from physmem.lib.jit import inlined, kernel, pointer_to
+from physmem.lib.struct import Array, i32, u16
 from physmem.replay.busy import find_busy, note_busy
 from physmem.replay.flow import (
     ABSENT,
@@ -42,6 +43,25 @@ lowering_at = pointer_to(Lowering)
 
 
 @kernel
+def number_flows(pid: Array[i32], cpu: Array[u16], number: Array[i32], flow: Array[i32]) -> int:
+    """Number the flow of each row, `number` by pid being zeros; behind the last number.
+
+    The idle task is one flow per CPU; these have the first numbers, as many as `number[0]` says.
+    """
+    count = int(number[0])
+    for row in range(len(pid)):
+        task = int(pid[row])
+        if task == 0:
+            flow[row] = cpu[row]
+            continue
+        if number[task] == 0:
+            number[task] = count
+            count += 1
+        flow[row] = number[task]
+    return count
+
+
+@inlined
 def _append(w: Lowering, row: int, kind: int) -> int:
     at = w.nr_requests
     w.nr_requests = at + 1
@@ -54,21 +74,24 @@ def _append(w: Lowering, row: int, kind: int) -> int:
     request.node = w.node_of_cpu[w.ev_cpu[row]]
     request.race = 0
     request.pfn = 0
+    request.nr_expected = 0
     w.outcome[at] = NO_OWNER
     return at
 
 
-@kernel
+@inlined
 def _take_pending(w: Lowering, flow: Flow, request: int) -> None:
     """Give the waiting consequences to their request."""
     row = flow.first_pending
-    while flow.pending > 0:
+    count = flow.pending
+    w.requests[request].nr_expected += count
+    flow.pending = 0
+    for _ in range(count):
         w.owner[row] = request
-        row = w.chain[row]
-        flow.pending -= 1
+        row = int(w.chain[row])
 
 
-@kernel
+@inlined
 def _place(w: Lowering, flow: Flow, row: int, kind: int) -> int:
     """Index of the request that allocates at `row`: a new one, or the place of its first refill.
 
@@ -97,7 +120,7 @@ def _place(w: Lowering, flow: Flow, row: int, kind: int) -> int:
     return at
 
 
-@kernel
+@inlined
 def _pack(w: Lowering, row: int) -> int:
     """A recorded consequence in the form that `physmem.mm.tracepoint` emits."""
     argument = 0
@@ -132,13 +155,17 @@ def lower(h: int) -> int:
                 flow.first_pending = row
                 if w.use_outcomes and flow.reserved == NO_OWNER:
                     flow.reserved = w.nr_requests
+                    w.outcome[w.nr_requests] = NO_OWNER
                     w.nr_requests += 1
             else:
                 w.chain[flow.last_pending] = row
             flow.last_pending = row
             flow.pending += 1
         elif kind == K_DRAIN:
-            w.owner[row] = flow.last_free
+            at = flow.last_free
+            w.owner[row] = at
+            if at != NO_OWNER:
+                w.requests[at].nr_expected += 1
         elif kind == K_ALLOC:
             at = _place(w, flow, row, ALLOC)
             _take_pending(w, flow, at)
@@ -186,28 +213,20 @@ def lower(h: int) -> int:
     return _group(w)
 
 
-@kernel
+@inlined
 def _group(w: Lowering) -> int:
     """Sort the consequences by request, each request's in the order of the lines."""
-    n = len(w.ev_kind)
-    for at in range(w.nr_requests):
-        w.requests[at].nr_expected = 0
-    total = 0
-    for row in range(n):
-        if K_LOCKED <= w.ev_kind[row] <= K_EXTFRAG:
-            total += 1
-            if w.owner[row] < 0:
-                w.nr_unexplained += 1
-            else:
-                w.requests[w.owner[row]].nr_expected += 1
     first = 0
     for at in range(w.nr_requests):
         w.requests[at].first = first
         first += w.requests[at].nr_expected
         w.requests[at].nr_expected = 0
-    for row in range(n):
-        if K_LOCKED <= w.ev_kind[row] <= K_EXTFRAG and w.owner[row] >= 0:
+    for row in range(len(w.ev_kind)):
+        if K_LOCKED <= w.ev_kind[row] <= K_EXTFRAG:
+            if w.owner[row] < 0:
+                w.nr_unexplained += 1
+                continue
             request = w.requests[w.owner[row]]
             w.expected[request.first + request.nr_expected] = _pack(w, row)
             request.nr_expected += 1
-    return total
+    return first + w.nr_unexplained

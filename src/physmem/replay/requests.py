@@ -11,6 +11,7 @@ the same task and context that follows it; a drain to the free that it follows.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from physmem.lib.jit import ready
 from physmem.lib.struct import address, attach, dtype_of
 from physmem.replay.flow import ABSENT, IN_INTERRUPT, LEVELS, NO_OWNER, Flow, Lowering
-from physmem.replay.lowering import lower
+from physmem.replay.lowering import lower, number_flows
 from physmem.replay.request import COUNTED, Request
 from physmem.trace.events import Events
 
@@ -33,23 +34,33 @@ class Requests:
     requests : (n,) Request records in the order in which they are carried out
     expected : (k,) int64, packed consequences grouped by request
     outcome : (n,) int64, frame of each allocation (-1: failed; no allocation)
-    owner : (rows,) int64, by row of the events: request of a consequence, or -1
+    owner : (rows,) int32, by row of the events: request of a consequence, or -1
     unexplained : consequences that belong to no request
-    flow : (rows,) int32, number of the task, or of the interrupt level of a task, of each row
-    in_interrupt : (rows,) bool
+    flow_of_task : (rows,) int32, number of the task of each row
+    context : (rows,) uint8, as in the events
     """
 
     requests: NDArray[Any]
     expected: NDArray[np.int64]
     outcome: NDArray[np.int64]
-    owner: NDArray[np.int64]
+    owner: NDArray[np.int32]
     consequences: int
     unexplained: int
-    flow: NDArray[np.int32]
-    in_interrupt: NDArray[np.bool_]
+    flow_of_task: NDArray[np.int32]
+    context: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.requests)
+
+    @cached_property
+    def in_interrupt(self) -> NDArray[np.bool_]:
+        """(rows,) bool; made when the first race is sought."""
+        return self.context & IN_INTERRUPT > 0
+
+    @cached_property
+    def flow(self) -> NDArray[np.int32]:
+        """(rows,) int32, number of the task, or of the interrupt level of a task, of each row."""
+        return self.flow_of_task * np.int32(2) + self.in_interrupt
 
     @property
     def races(self) -> NDArray[np.int64]:
@@ -101,10 +112,10 @@ def lower_events(
         "next_seen": np.empty(0 if strict else max_pfn, np.uint32),
         "last_prepared": np.full(max_pfn, ABSENT, np.uint32),
         "requests": np.zeros(n + 2, dtype_of(Request)),
-        "owner": np.full(n, NO_OWNER, np.int64),
-        "chain": np.zeros(n, np.int64),
-        "expected": np.zeros(n, np.int64),
-        "outcome": np.full(n + 2, NO_OWNER, np.int64),
+        "owner": np.full(n, NO_OWNER, np.int32),
+        "chain": np.empty(n, np.uint32),
+        "expected": np.empty(n, np.int64),
+        "outcome": np.empty(n + 2, np.int64),
     }
     kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     for name, array in kept.items():
@@ -118,8 +129,8 @@ def lower_events(
         owner=kept["owner"],
         consequences=consequences,
         unexplained=int(record["nr_unexplained"]),
-        flow=flows * np.int32(2) + (events.context & IN_INTERRUPT > 0),
-        in_interrupt=events.context & IN_INTERRUPT > 0,
+        flow_of_task=flows,
+        context=events.context,
     )
 
 
@@ -127,19 +138,16 @@ def _number_flows(events: Events, nr_cpus: int) -> tuple[NDArray[np.int32], int]
     """Number of the flow of each row: one per task, the idle task once per CPU."""
     if not len(events):
         return np.empty(0, np.int32), 1
-    pids = events.pid
+    pids: Any = events.pid
+    cpus: Any = events.cpu
     top = int(pids.max()) + 1
     if top <= 1 << 23:  # PID_MAX_LIMIT on 64 bit is 4 Mi
-        seen = np.zeros(top, np.bool_)
-        seen[pids] = True
-        number = np.cumsum(seen, dtype=np.int32) + np.int32(nr_cpus - 1)
-        flows = number[pids]
-        count = int(number[-1]) + 1
-    else:
-        unique, flows = np.unique(pids, return_inverse=True)
-        flows = flows.astype(np.int32) + np.int32(nr_cpus)
-        count = len(unique) + nr_cpus
+        number: Any = np.zeros(top, np.int32)
+        number[0] = nr_cpus
+        flows: Any = np.empty(len(events), np.int32)
+        return flows, ready(number_flows)(pids, cpus, number, flows)
+    unique, numbered = np.unique(pids, return_inverse=True)
+    flows = numbered.astype(np.int32) + np.int32(nr_cpus)
     idle = pids == 0
-    if idle.any():
-        flows[idle] = events.cpu[idle]
-    return flows, count
+    flows[idle] = cpus[idle]
+    return flows, len(unique) + nr_cpus

@@ -2,7 +2,7 @@
 """Running the requests over a machine: checkpoints, the search for races, what diverged."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,12 +52,12 @@ class Divergence:
     consequences: tuple[list[tuple[int, ...]], list[tuple[int, ...]]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Checkpoint:
     """Everything that a replay changes, as it was before request `at`."""
 
     at: int
-    buffers: dict[str, NDArray[Any]] = field(default_factory=dict)
+    buffers: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 class Runner:
@@ -86,6 +86,7 @@ class Runner:
         self.record[0]["stop_at_divergence"] = 1
         self.kernel = ready(replay)
         self.checkpoints: list[Checkpoint] = []
+        self._spare: list[dict[str, NDArray[np.uint8]]] = []
         self.first_divergence: Divergence | None = None
         self.seconds = 0.0
         allowed = int(RACES_PER_EVENT * len(requests.owner))
@@ -145,24 +146,33 @@ class Runner:
 
     def save(self, at: int) -> Checkpoint:
         """Copy of everything that a replay changes."""
-        checkpoint = Checkpoint(at, {"record": self.record.copy()})
-        for name in _COPIED:
-            checkpoint.buffers[name] = getattr(self.tables, name).copy()
-        for name in _COUNTED:
-            checkpoint.buffers[name] = self.arrays[name].copy()
-        return checkpoint
+        made = self._spare.pop() if self._spare else {}
+        for name, source in self._changing():
+            if name not in made:
+                made[name] = np.empty_like(source)
+            made[name][:] = source
+        return Checkpoint(at, made)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint."""
-        self.record[:] = checkpoint.buffers["record"]
+        for name, target in self._changing():
+            target[:] = checkpoint.buffers[name]
+
+    def _changing(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Everything that a replay changes, as bytes: NumPy copies records field by field."""
+        yield "record", self.record.view(np.uint8)
         for name in _COPIED:
-            getattr(self.tables, name)[:] = checkpoint.buffers[name]
+            yield name, getattr(self.tables, name).view(np.uint8)
         for name in _COUNTED:
-            self.arrays[name][:] = checkpoint.buffers[name]
+            yield name, self.arrays[name].view(np.uint8)
 
     def _keep(self, checkpoint: Checkpoint) -> None:
-        self.checkpoints = [old for old in self.checkpoints if old.at < checkpoint.at]
-        self.checkpoints = [*self.checkpoints[1 - KEEP_CHECKPOINTS :], checkpoint]
+        kept = [old for old in self.checkpoints if old.at < checkpoint.at]
+        kept = [*kept[1 - KEEP_CHECKPOINTS :], checkpoint]
+        # memory that the host has given already costs less than fresh memory
+        self._spare += [old.buffers for old in self.checkpoints if old not in kept]
+        del self._spare[2:]
+        self.checkpoints = kept
 
     def divergence(self, at: int) -> Divergence:
         """What differs at the request that was carried out last."""
