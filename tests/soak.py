@@ -12,11 +12,35 @@ import argparse
 import sys
 import time
 
-from tests.property.shapes import SHAPES
+from tests.model import ZoneSpec
+from tests.property.shapes import SHAPES as SMALL
+from tests.property.shapes import Shape
 from tests.property.worker import Worker
 
 from physmem.lib.errors import CorruptStateError
 
+SHAPES = SMALL | {
+    "large": Shape(  # 512 MiB with the sizes that a kernel would choose
+        name="large",
+        zones=(
+            ZoneSpec(
+                *(0, "DMA", 1, 4095),
+                wmark=(42, 52, 62, 72),
+                lowmem_reserve=(0, 492, 492, 492, 492),
+                batch=1,
+                high=52,
+            ),
+            ZoneSpec(
+                *(0, "DMA32", 4096, 126976), wmark=(1300, 1625, 1950, 2275), batch=31, high=812
+            ),
+        ),
+        free=((3, 159), (256, 130000)),
+        pageblock_order=9,
+        max_order=10,
+        letters={0: "U" + "M" * 7},
+        cpu_node=(0, 0),
+    )
+}
 CHUNK = 1_000_000
 SLICE = 2_000
 FAULTS = (AssertionError, CorruptStateError)

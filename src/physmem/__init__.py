@@ -48,7 +48,7 @@ _FROM = {
     "physmem.machine.layout": {"Layout": "Layout"},
     "physmem.mm.state": {"State": "State"},
     "physmem.mm.compare": {"compare_states": "compare_states"},
-    "physmem.replay.session": {"load": "load_machine", "replay": "replay_capture"},
+    "physmem.replay.session": {"load": "load_machine"},
     "physmem.replay.report": {"Result": "Result"},
     "physmem.lib.errors": {
         name: name
@@ -98,14 +98,13 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name == "errors":
         return import_module("physmem.lib.errors")
+    if name == "replay":
+        return import_module("physmem.replay")  # a package that can be called
     if name not in _WHERE:
         raise AttributeError(f"module 'physmem' has no attribute {name!r}")
     module, inner = _WHERE[name]
     value: object = getattr(import_module(module), inner)
     globals()[name] = value
-    if module.startswith("physmem.replay."):
-        # importing it has bound `replay` to the package of that name
-        globals()["replay"] = import_module("physmem.replay.session").replay_capture
     return value
 
 

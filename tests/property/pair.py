@@ -341,11 +341,12 @@ class Pair:
 
 def differences(mine, wanted):
     """Say in words where two states differ."""
-    lines = []
-    for a, b in zip(mine.zones, wanted.zones, strict=True):
-        for name in a.__struct_fields__:
-            if getattr(a, name) != getattr(b, name):
-                lines.append(f"{a.name}.{name}: {getattr(a, name)} instead of {getattr(b, name)}")
+    lines = [
+        f"{a.name}.{name}: {getattr(a, name)} instead of {getattr(b, name)}"
+        for a, b in zip(mine.zones, wanted.zones, strict=True)
+        for name in a.__struct_fields__
+        if getattr(a, name) != getattr(b, name)
+    ]
     return "\n".join(lines)
 
 

@@ -543,3 +543,13 @@ def test_public_names():
     assert physmem.Layout is Layout
     with pytest.raises(AttributeError, match="nothing_like_it"):
         _ = physmem.nothing_like_it
+
+
+def test_the_package_replay_can_be_called_whoever_imported_it_first():
+    program = (
+        "import physmem.replay.request, physmem, sys;"
+        "assert callable(physmem.replay);"
+        "from physmem.replay import request;"
+        "physmem.Machine; assert callable(physmem.replay)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -69,7 +69,7 @@ def test_a_machine_that_is_gone_takes_nothing_with_it():
     expected = machine.snapshot()
     for name in SHAPES:
         other = SHAPES[name].machine()
-        other.alloc_pages(0)
+        other.alloc_pages_bulk(9)
         del other
     assert machine.snapshot() == expected
     machine.validate()
