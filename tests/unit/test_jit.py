@@ -351,3 +351,25 @@ def test_both_modes_give_the_same_frames():
         print(hashlib.sha256(repr(seen).encode()).hexdigest(), len(seen))
     """
     assert run(code, PHYSMEM_PURE="1") == run(code, PHYSMEM_PURE="0")
+
+
+def test_one_name_is_an_array_elsewhere_or_a_plain_field_never_both():
+    @struct.struct
+    class Holder:
+        far_or_near: Array[u8]
+
+    with pytest.raises(TypeError, match="array stored elsewhere has this name"):
+
+        @struct.struct
+        class Other:
+            far_or_near: i64
+
+    @struct.struct
+    class Plain:
+        near_or_far: i64
+
+    with pytest.raises(TypeError, match="plain field"):
+
+        @struct.struct
+        class Another:
+            near_or_far: Array[u8]

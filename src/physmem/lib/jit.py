@@ -125,6 +125,7 @@ else:
     import numba
     from numba import carray, from_dtype, njit, types
     from numba.core import cgutils
+    from numba.core.compiler_lock import global_compiler_lock
     from numba.core.typing import arraydecl
     from numba.core.typing.templates import AbstractTemplate, infer_global, signature
     from numba.extending import intrinsic, lower_builtin, lower_getattr, models, register_model
@@ -266,10 +267,13 @@ else:
         return result(*[_numba_type(hint) for hint in hints.values()])
 
     def _compile(dispatcher: Any) -> None:
-        if not dispatcher.signatures:
-            _bind_arrays()
-            dispatcher.compile(dispatcher.declared)
-            dispatcher.disable_compile()
+        if dispatcher.signatures:
+            return
+        with global_compiler_lock:  # Numba's own, which another thread may hold already
+            if not dispatcher.signatures:
+                _bind_arrays()
+                dispatcher.compile(dispatcher.declared)
+                dispatcher.disable_compile()
 
     def kernel(fn: Callable[P, R]) -> Callable[P, R]:
         """Compile `fn` on first use with the one signature that its type hints state."""

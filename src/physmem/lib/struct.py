@@ -74,6 +74,8 @@ class Array(Generic[T]):
 
 BOUND: dict[str, np.dtype[Any]] = {}
 """Attribute name of each array stored elsewhere -> dtype of its elements."""
+PLAIN: dict[str, str] = {}
+"""Attribute name of each field stored inside its record -> the struct that has it."""
 CTYPE_OF_DTYPE: dict[np.dtype[Any], Any] = {}
 """dtype of each struct -> its ctypes twin."""
 
@@ -85,9 +87,20 @@ def element(annotation: Any) -> Any:
 
 
 def _bind(owner: str, name: str, dtype: np.dtype[Any]) -> None:
+    if name in PLAIN:
+        msg = f"{owner}.{name}: {PLAIN[name]} has a plain field of this name"
+        raise TypeError(msg)
     if BOUND.setdefault(name, dtype) != dtype:
         msg = f"{owner}.{name}: array attribute already stands for elements of {BOUND[name]}"
         raise TypeError(msg)
+
+
+def _note_plain(owner: str, name: str) -> None:
+    """Refuse a plain field named like an array elsewhere: compiled code would mix them up."""
+    if name in BOUND:
+        msg = f"{owner}.{name}: an array stored elsewhere has this name already"
+        raise TypeError(msg)
+    PLAIN.setdefault(name, owner)
 
 
 def struct(cls: type[T]) -> type[T]:
@@ -100,6 +113,7 @@ def struct(cls: type[T]) -> type[T]:
         if get_origin(annotation) is Annotated:
             inner, length = get_args(annotation)[:2]
             of: Any = element(inner)
+            _note_plain(cls.__name__, name)
             fields.append((name, of.dtype, (length,)))
             cfields.append((name, of.ctype * length))
         elif (of := element(annotation)) is not None:
@@ -108,6 +122,7 @@ def struct(cls: type[T]) -> type[T]:
             fields += [(f"{name}_addr", np.int64), (f"{name}_len", np.int64)]
             cfields += [(f"{name}_addr", ctypes.c_int64), (f"{name}_len", ctypes.c_int64)]
         else:
+            _note_plain(cls.__name__, name)
             fields.append((name, annotation.dtype))
             cfields.append((name, annotation.ctype))
     made: Any = cls

@@ -95,6 +95,10 @@ class State(msgspec.Struct, forbid_unknown_fields=False):
         return TYPE_NAMES_CMA if self.nr_migratetypes > len(TYPE_NAMES) else TYPE_NAMES
 
 
+_DECODER = msgspec.json.Decoder(State)
+"""Made here: two threads that use a type for the first time at once crash msgspec 0.22."""
+
+
 def decode_state(text: bytes, source: str) -> State:
     """Read a state from its JSON form; `source` names it in an error.
 
@@ -104,7 +108,7 @@ def decode_state(text: bytes, source: str) -> State:
         Not JSON, or not of the form of a state.
     """
     try:
-        state = msgspec.json.decode(text, type=State)
+        state = _DECODER.decode(text)
     except msgspec.DecodeError as error:
         msg = f"{source}: not a recorded memory state ({error}); record it again"
         raise BadStateError(msg) from None

@@ -134,6 +134,7 @@ class Result:
             and self.exact == self.allocations
             and self.consequences_exact == self.consequences
             and self.consequences_extra == 0
+            and self.unexplained == 0
             and (self.final is None or self.final.equal)
         )
 

@@ -39,7 +39,7 @@ class Ledger:
 
     section: Array[i32]
     frames: Array[u8]
-    batch: Array[Row]
+    new_rows: Array[Row]
     spans: Array[Span]  # zones; empty: not known
     failed: i64
     unknown_frees: i64
@@ -67,7 +67,7 @@ def enter_rows(address: int, row: int, end: int) -> int:
     ledger = ledger_at(address)
     frames = ledger.frames
     while row < end:
-        r = ledger.batch[row]
+        r = ledger.new_rows[row]
         if r.kind < BULK and r.pfn != NO_PFN and not in_spans(ledger, r.pfn):
             if ledger.outside == 0:
                 ledger.outside_line = r.line
@@ -141,7 +141,7 @@ class FrameLedger:
             A frame that lies in no zone of the state.
         """
         record = self._record[0]
-        attach(record, "batch", rows)
+        attach(record, "new_rows", rows)
         run = ready(enter_rows)
         row = 0
         while (row := run(address(self._record), row, len(rows))) < len(rows):

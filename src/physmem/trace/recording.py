@@ -154,7 +154,7 @@ def _manifest(files: RecordingFolder) -> dict[str, Any]:
         return {}
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadInputError(f"{files.read[-1]}: damaged ({error}); copy it again") from None
 
 
