@@ -9,7 +9,7 @@ _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=10, stateful_step_count=25, **_COMMON)
 settings.register_profile(
     "ci",
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=40,
     derandomize=True,
     database=None,

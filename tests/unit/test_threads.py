@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines do not influence each other: in one thread, by turns, or in several threads at once."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from random import Random
 from threading import Barrier
 
@@ -10,6 +13,7 @@ from tests.property.pair import Pair, random_ops
 from tests.property.shapes import SHAPES
 from tests.property.worker import Worker
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("normal", "numa", "cma", "highmem")
 STEPS = 100_000
 
@@ -73,3 +77,31 @@ def test_a_machine_that_is_gone_takes_nothing_with_it():
         del other
     assert machine.snapshot() == expected
     machine.validate()
+
+
+FIRST_USE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from tests.property.shapes import SHAPES
+
+def work(name):
+    barrier.wait()
+    machine = SHAPES[name].machine()
+    machine.free_pages(machine.alloc_pages(2), 2)
+    machine.validate()
+    return machine.snapshot()
+
+sys.setswitchinterval(1e-5)
+barrier = Barrier(4)
+with ThreadPoolExecutor(4) as pool:
+    one, two, other, three = pool.map(work, ("normal", "normal", "numa", "normal"))
+assert one == two == three != other
+"""
+
+
+def test_threads_that_meet_at_the_first_use_of_everything():
+    run = subprocess.run(
+        [sys.executable, "-c", FIRST_USE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
