@@ -237,8 +237,8 @@ _ALL = (
         cpu_node=(0, 0),
     ),
     Shape(
-        name="no-thp",
-        zones=(_zone(0, "DMA32", 0, 1000, 25, 7, 31),),
+        name="no-thp",  # drains double up to their limit
+        zones=(_zone(0, "DMA32", 0, 1000, 25, 1, 80),),
         free=((0, 1000),),
         features=_NO_THP,
         boost_factor=0,
@@ -256,10 +256,10 @@ _ALL = (
         cpu_node=(0, 1, 1),
     ),
     Shape(
-        name="far",  # unequal distances; a node without memory, one without CPU
+        name="far",  # per-CPU lists shorter than two batches; unequal distances; a node without memory, one without CPU
         zones=(
-            _zone(0, "Normal", 0, 512, 10, 3, 12),
-            _zone(1, "Normal", 512, 1024, 10, 3, 12),
+            _zone(0, "Normal", 0, 512, 10, 7, 10),
+            _zone(1, "Normal", 512, 1024, 10, 7, 4),
             _zone(2, "DMA32", 1024, 1280, 10, 1, 4, (0, 0, 30, 30, 30)),
             _zone(2, "Normal", 1280, 1536, 10, 3, 0),
         ),
@@ -307,6 +307,7 @@ _ALL = (
             _zone(0, "Movable", 768, 2000, 20, 3, 14),
         ),
         free=((0, 1999),),
+        pageblock_order=4,
         cpu_node=(0, 0),
     ),
     Shape(

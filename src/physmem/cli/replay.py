@@ -75,6 +75,9 @@ def replay(
         from physmem.cli.result import describe, verdict
 
         print(verdict(done.result) if quiet else describe(done.result))
+        if quiet:
+            for note in done.result.notes:
+                typer.echo(f"physmem: note: {note}", err=True)
     raise typer.Exit(EQUAL if done.result.equal else DIVERGED)
 
 

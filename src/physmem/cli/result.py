@@ -22,7 +22,8 @@ def verdict(result: Result) -> str:
     if result.consequences_extra:
         parts.append(f"{result.consequences_extra:,} predicted that did not happen")
     if result.races:
-        parts.append(f"{len(result.races):,} races decided by the recording")
+        word = "race" if len(result.races) == 1 else "races"
+        parts.append(f"{len(result.races):,} {word} decided by the recording")
     if result.final is None:
         parts.append("no final state recorded")
     else:
@@ -48,6 +49,7 @@ def describe(result: Result) -> str:
         *_races(result),
         *([_divergence(result.first_divergence)] if result.first_divergence else []),
         _final(result),
+        *(paint(f"Note: {note}", "yellow") for note in result.notes),
         f"{verdict(result)}\n{speed(result)}",
     ]
     return "\n\n".join(sections)

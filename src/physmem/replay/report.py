@@ -92,6 +92,7 @@ class Result:
     state : the state at the end
     seconds : of separating requests from outcomes and of replaying them; without compiling
     digest : of all predictions, in order; equal predictions have equal digests
+    notes : what makes an exact replay unlikely from the start, in sentences
     """
 
     kernel: str
@@ -115,6 +116,7 @@ class Result:
     state: State
     seconds: float
     digest: str
+    notes: tuple[str, ...] = ()
 
     @property
     def exact_share(self) -> float:
@@ -185,6 +187,7 @@ class Result:
             "seconds": self.seconds,
             "events_per_second": self.events_per_second,
             "digest": self.digest,
+            "notes": list(self.notes),
         }
 
     def __repr__(self) -> str:

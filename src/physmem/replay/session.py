@@ -3,7 +3,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,6 +53,9 @@ COLUMNS = (
     "arg1",
 )
 """Columns of a capture that a replay reads."""
+
+PROFILES = ("6.1",)
+"""Profiles whose rules are implemented."""
 
 _RACE_TEXT = (
     (rq.BUSY, "freed in an interrupt that found the per-CPU lists locked: straight to free lists"),
@@ -280,6 +283,7 @@ class Session:
             state=state,
             seconds=runner.seconds + self.lowering_seconds,
             digest=f"{int(stats['digest']):012x}",
+            notes=tuple(_notes(self.capture)),
         )
 
     def _races(self) -> tuple[RaceLine, ...]:
@@ -325,6 +329,21 @@ class Session:
         runner.record[0]["stop_at_divergence"] = 0
         runner.kernel(address(runner.record), request)
         return read_tables(tables, self.layout.zone_names, start.nr_migratetypes)
+
+
+def _notes(capture: Capture) -> Iterator[str]:
+    """What makes an exact replay unlikely from the start."""
+    info = capture.info
+    if info.machine.profile not in PROFILES:
+        yield (
+            f"this kernel ({info.machine.kernel}) follows the rules of {info.machine.profile}; this"
+            f" version of physmem knows those of {', '.join(PROFILES)}: expect differences"
+        )
+    if info.lost:
+        yield (
+            f"{info.lost:,} events were lost while recording: record again with larger buffers"
+            " for an exact replay"
+        )
 
 
 def fresh_tables(state: State, layout: Layout, capture: Capture) -> Tables:
