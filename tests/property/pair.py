@@ -188,6 +188,14 @@ class Pair:
         self.both(None, lambda t: t.free_pages(pfn, order, cpu))
         self._set(pfn, order, FREE)
 
+    def burst(self, nr, gfp, cpu):
+        """Take many single frames at once and free them all: drains double, time after time."""
+        pfns = self.bulk(min(nr, self.shape.end), gfp, cpu, None)
+        for pfn in pfns:
+            self.held.remove((pfn, 0))
+            self._free(pfn, 0, cpu % self.shape.nr_cpus)
+        return pfns
+
     def free_loaded(self, index, order, cpu):
         """Free frames that were in use at first, in a block of any order."""
         pfn = self.use.find(LOADED, index % len(self.use))
@@ -351,11 +359,11 @@ def differences(mine, wanted):
 
 
 def random_ops(rng: Random, count: int, frames: int):
-    """Operations in phases: memory fills up, is worked with, and empties."""
+    """Operations in phases: memory fills up, is worked with, and empties (or is only freed)."""
     left, gets = 0, 0.5
     for _ in range(count):
         if left == 0:
-            left, gets = rng.randrange(20, 200), rng.choice((0.2, 0.45, 0.55, 0.75, 0.95))
+            left, gets = rng.randrange(20, 250), rng.choice((0, 0.2, 0.45, 0.55, 0.75, 0.95))
         left -= 1
         cpu, dice = rng.randrange(4), rng.random()
         if dice < 0.86:
@@ -395,6 +403,8 @@ def _random_other(rng, cpu, frames):
     if dice < 28:
         who = cpu if rng.random() < 0.5 else None
         return ("drain", who, rng.randrange(4) if rng.random() < 0.5 else None)
+    if dice < 29:
+        return ("burst", rng.choice((5, 30, 90, 90)), rng.randrange(4), cpu)
     if dice < 30:
         return ("free_loaded", rng.randrange(frames), rng.randrange(6), cpu)
     return ("reclaim", rng.randrange(4), rng.random() < 0.4)

@@ -238,7 +238,7 @@ _ALL = (
     ),
     Shape(
         name="no-thp",  # drains double up to their limit
-        zones=(_zone(0, "DMA32", 0, 1000, 25, 1, 80),),
+        zones=(_zone(0, "DMA32", 0, 1000, 25, 1, 36),),
         free=((0, 1000),),
         features=_NO_THP,
         boost_factor=0,
@@ -256,7 +256,8 @@ _ALL = (
         cpu_node=(0, 1, 1),
     ),
     Shape(
-        name="far",  # per-CPU lists shorter than two batches; unequal distances; a node without memory, one without CPU
+        # unequal distances, a node without memory, one without CPU; short per-CPU lists
+        name="far",
         zones=(
             _zone(0, "Normal", 0, 512, 10, 7, 10),
             _zone(1, "Normal", 512, 1024, 10, 7, 4),
@@ -303,10 +304,10 @@ _ALL = (
     Shape(
         name="movable",
         zones=(
-            _zone(0, "DMA32", 0, 768, 20, 3, 14, (0, 0, 0, 25, 25)),
-            _zone(0, "Movable", 768, 2000, 20, 3, 14),
+            _zone(0, "DMA32", 0, 1408, 20, 3, 14, (0, 0, 0, 25, 25)),
+            _zone(0, "Movable", 1408, 2400, 20, 3, 14),
         ),
-        free=((0, 1999),),
+        free=((0, 2399),),
         pageblock_order=4,
         cpu_node=(0, 0),
     ),

@@ -67,6 +67,10 @@ class PairMachine(RuleBasedStateMachine):
     def bulk(self, nr, gfp, cpu, node):
         self.run_op("bulk", nr, gfp, cpu, node)
 
+    @rule(nr=st.integers(1, 90), gfp=REQUESTS, cpu=CPUS)
+    def burst(self, nr, gfp, cpu):
+        self.run_op("burst", nr, gfp, cpu)
+
     @precondition(lambda self: self.pair.held)
     @rule(index=PLACES, cpu=CPUS)
     def free(self, index, cpu):
