@@ -360,7 +360,7 @@ def differences(mine, wanted):
 
 def random_ops(rng: Random, count: int, frames: int):
     """Operations in phases: memory fills up, is worked with, and empties (or is only freed)."""
-    left, gets = 0, 0.5
+    left, gets = 60, 0.8
     for _ in range(count):
         if left == 0:
             left, gets = rng.randrange(20, 250), rng.choice((0, 0.2, 0.45, 0.55, 0.75, 0.95))

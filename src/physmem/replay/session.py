@@ -15,6 +15,7 @@ from physmem.lib.struct import address
 from physmem.machine.layout import Layout, zone_names
 from physmem.machine.load import fill_tables, read_tables
 from physmem.machine.machine import Machine
+from physmem.machine.profiles import PROFILES
 from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
 from physmem.mm.compare import compare_states
 from physmem.mm.state import State
@@ -53,9 +54,6 @@ COLUMNS = (
     "arg1",
 )
 """Columns of a capture that a replay reads."""
-
-PROFILES = ("6.1",)
-"""Profiles whose rules are implemented."""
 
 _RACE_TEXT = (
     (rq.BUSY, "freed in an interrupt that found the per-CPU lists locked: straight to free lists"),
