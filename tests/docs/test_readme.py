@@ -5,13 +5,10 @@ import os
 import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
-
-from physmem.trace.capture import CaptureInfo, MachineInfo, write_capture
-from physmem.trace.events import Events, Kind
-from physmem.views.sample import small_state
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -102,12 +99,8 @@ def test_a_named_command_exists(name, command, options):
 
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path):
-    write_capture(
-        tmp_path / "my.physmem",
-        Events.from_columns({"kind": [Kind.FREE], "pfn": [2050]}),
-        CaptureInfo(machine=MachineInfo(kernel="6.1.170")),
-        state0=small_state(),
-    )
+    demo = files("physmem") / "data" / "demo.physmem"
+    (tmp_path / "my.physmem").write_bytes(demo.read_bytes())
     blocks = _blocks(README, "python")
     assert blocks
     for block in blocks:
