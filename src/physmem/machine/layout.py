@@ -26,6 +26,7 @@ class Layout:
     max_order : largest order of a free block, inclusive
     thp : blocks of pageblock order go through the per-CPU lists
     watermark_boost_factor : as the sysctl of that name
+    kernel : profile whose rules the machine follows (`physmem.machine.profiles`)
     """
 
     zone_names: tuple[str, ...]
@@ -34,6 +35,7 @@ class Layout:
     max_order: int = 10
     thp: bool = True
     watermark_boost_factor: int = 15000
+    kernel: str = "6.1"
 
     @property
     def nr_cpus(self) -> int:

@@ -12,6 +12,7 @@ from physmem.lib.errors import BadMachineError
 from physmem.lib.struct import attach, dtype_of
 from physmem.machine.buffers import copy_sparse, reserve
 from physmem.machine.layout import Layout
+from physmem.machine.profiles import feature_bits
 from physmem.mm import mmzone
 from physmem.mm.mmzone import Memory, Page, PerCpuPages, Zone, Zoneref
 from physmem.mm.state import State, ZoneState
@@ -185,6 +186,7 @@ def _fill_memory(memory: Any, state: State, layout: Layout, frames: int) -> None
     memory["zone_dma32"] = index("DMA32")
     memory["zone_dma"] = index("DMA")
     memory["pageblock_order"] = state.pageblock_order
+    memory["features"] = feature_bits(layout.kernel)
 
 
 def _fill_zone(record: Any, number: int, zone: ZoneState, state: State, layout: Layout) -> None:
@@ -207,6 +209,7 @@ def _fill_zone(record: Any, number: int, zone: ZoneState, state: State, layout: 
     record["cma_type"] = 4 if cma else mmzone.NONE
     record["isolate_type"] = state.nr_migratetypes - 1
     record["watermark_boost_factor"] = layout.watermark_boost_factor
+    record["features"] = feature_bits(layout.kernel)
     record["first_block"] = zone.start >> state.pageblock_order
 
 

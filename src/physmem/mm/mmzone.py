@@ -144,6 +144,7 @@ class Zone:
     isolate_type: i64  # number of MIGRATE_ISOLATE
     grouping_disabled: i64  # 1: too little memory to group pages by mobility
     watermark_boost_factor: i64
+    features: i64  # physmem.mm.features: the rules of this machine's kernel
     nr_steals: i64  # fallbacks that changed the free lists
     nr_claims: i64  # ... of them: the pageblock changed its type
     first_block: i64  # start_pfn >> pageblock_order
@@ -184,6 +185,7 @@ class Memory:
     nr_failed: i64  # requests that got nothing
     nr_slowpath: i64  # requests below the low watermark in every zone
     pageblock_order: i64
+    features: i64  # physmem.mm.features: the rules of this machine's kernel
     mem_map: Array[Page]
     zones: Array[Zone]
     zonelist: Array[Zoneref]  # row nid: nr_zones entries, nearest first
