@@ -11,6 +11,7 @@ import numpy as np
 
 from physmem.lib.errors import BadFreeError, BadRequestError, OutOfMemoryError
 from physmem.lib.jit import ready
+from physmem.lib.ram import Ram
 from physmem.lib.struct import address
 from physmem.machine.buffers import reserve
 from physmem.machine.build import grouping_disabled, plan, setup_sizes
@@ -18,6 +19,7 @@ from physmem.machine.consequences import Consequence, read_trace
 from physmem.machine.describe import ZoneInfo, frame_state, free_counts, why_not_free, zone_info
 from physmem.machine.layout import Layout
 from physmem.machine.load import fill_tables, read_tables
+from physmem.machine.sizing import PAGE_SHIFT
 from physmem.machine.store import open_tables, save_tables
 from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
 from physmem.machine.validate import validate_tables
@@ -61,6 +63,7 @@ class Machine:
         self._nr_nodes = len(tables.zonelist) // len(tables.zones)
         self._cpu_node = layout.cpu_node
         self._gfp: dict[Hashable, int] = {}
+        self._ram: Ram | None = None
         self._alloc = ready(do_alloc_pages)
         self._free = ready(do_free_pages)
 
@@ -138,7 +141,9 @@ class Machine:
 
     def copy(self) -> "Machine":
         """Independent machine in the same state (a traced one stays traced)."""
-        return Machine(self.tables.copy(), self.layout, self.nr_migratetypes)
+        made = Machine(self.tables.copy(), self.layout, self.nr_migratetypes)
+        made._ram = None if self._ram is None else self._ram.copy()
+        return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the machine to a file that `open_machine` reads; it appears whole or not at all.
@@ -290,6 +295,13 @@ class Machine:
     def nr_free_pages(self) -> int:
         """Frames on the free lists of all zones (those on per-CPU lists are not among them)."""
         return int(self.tables.zones["nr_free_pages"].sum())
+
+    @property
+    def ram(self) -> Ram:
+        """The machine's memory as bytes, by physical address; nothing is touched until written."""
+        if self._ram is None:
+            self._ram = Ram(int(self.tables.memory[0]["max_pfn"]) << PAGE_SHIFT)
+        return self._ram
 
     @property
     def memory_use(self) -> int:
