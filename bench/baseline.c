@@ -69,7 +69,7 @@ struct zone {
 	i64 lowmem_reserve[NR_ZONES];
 	i64 nr_isolate, flags;
 	i64 block_order, max_order, thp;
-	i64 cma_type, isolate_type, grouping_disabled, boost_factor;
+	i64 cma_type, isolate_type, grouping_disabled, boost_factor, features;
 	i64 nr_steals, nr_claims;
 	i64 first_block;
 	struct free_area area[NR_ORDERS];
@@ -90,7 +90,7 @@ struct zoneref {
 struct memory {
 	i64 nr_zones, nr_nodes, nr_cpus, max_pfn;
 	i64 normal, movable, highmem, dma32, dma;
-	i64 nr_failed, nr_slowpath, block_order;
+	i64 nr_failed, nr_slowpath, block_order, features;
 	struct page *map;
 	i64 map_len;
 	struct zone *zones;
@@ -207,11 +207,29 @@ static inline void free_list_add(struct zone *z, i64 pfn, i64 order, i64 mt, boo
 	page->order = order + 1;
 	page->mt = mt;
 	page->zone = z->number;
+	page->owner = 0;
 	area->nr_free++;
+}
+
+/* A run of largest blocks is one member; its first block counts those that follow. */
+static inline void split_run(struct zone *z, i64 pfn, i64 order)
+{
+	struct page *page = &z->map[pfn];
+	i64 rest = pfn + ((i64)1 << order);
+
+	if (order != z->max_order || !page->owner)
+		return;
+	list_push(z->map, rest, pfn);
+	z->map[rest].order = order + 1;
+	z->map[rest].mt = page->mt;
+	z->map[rest].zone = z->number;
+	z->map[rest].owner = page->owner - 1;
+	page->owner = 0;
 }
 
 static inline void free_list_del(struct zone *z, i64 pfn, i64 order)
 {
+	split_run(z, pfn, order);
 	list_remove(z->map, pfn);
 	z->map[pfn].order = 0;
 	z->area[order].nr_free--;
@@ -219,6 +237,7 @@ static inline void free_list_del(struct zone *z, i64 pfn, i64 order)
 
 static void free_list_move(struct zone *z, i64 pfn, i64 mt)
 {
+	split_run(z, pfn, z->map[pfn].order - 1);
 	list_remove(z->map, pfn);
 	list_append(z->map, pfn, z->area[z->map[pfn].order - 1].head[mt]);
 	z->map[pfn].mt = mt;

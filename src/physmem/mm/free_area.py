@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The free lists of a zone: one per order and migratetype.
 
+Untouched memory is thousands of neighbouring blocks of the largest order, one behind the other on
+one list. Such a run is one member: its first block, whose `private` counts the blocks that follow;
+nothing is written in those, so that a terabyte costs no more than a gigabyte. A block that leaves
+its list leaves the rest of its run in its place. (Blocks of the largest order have no buddy, so
+nothing ever looks for the others.)
+
 Linux: add_to_free_list(), add_to_free_list_tail(), move_to_free_list(), del_page_from_free_list(),
 mm/page_alloc.c (6.1)
 """
@@ -17,6 +23,7 @@ def add_to_free_list(zone: Zone, pfn: int, order: int, mt: int) -> None:
     zone.mem_map[pfn].order = order + 1
     zone.mem_map[pfn].mt = mt
     zone.mem_map[pfn].zone = zone.number
+    zone.mem_map[pfn].private = 0
     zone.free_area[order].nr_free += 1
 
 
@@ -27,7 +34,31 @@ def add_to_free_list_tail(zone: Zone, pfn: int, order: int, mt: int) -> None:
     zone.mem_map[pfn].order = order + 1
     zone.mem_map[pfn].mt = mt
     zone.mem_map[pfn].zone = zone.number
+    zone.mem_map[pfn].private = 0
     zone.free_area[order].nr_free += 1
+
+
+@kernel
+def split_run(zone: Zone, pfn: int, order: int) -> None:
+    """Make the first block of a run stand alone, the next one the first of the rest."""
+    follow = int(zone.mem_map[pfn].private)
+    if order != zone.max_order or follow == 0:
+        return
+    rest = pfn + (1 << order)
+    list_add(zone, rest, pfn)
+    zone.mem_map[rest].order = order + 1
+    zone.mem_map[rest].mt = zone.mem_map[pfn].mt
+    zone.mem_map[rest].zone = zone.number
+    zone.mem_map[rest].private = follow - 1
+    zone.mem_map[pfn].private = 0
+
+
+@kernel
+def run_length(zone: Zone, pfn: int) -> int:
+    """Free blocks that a member of a list stands for: 1, or more for the first of a run."""
+    if zone.mem_map[pfn].order != zone.max_order + 1:
+        return 1
+    return 1 + int(zone.mem_map[pfn].private)
 
 
 @kernel
@@ -37,6 +68,7 @@ def move_to_free_list(zone: Zone, pfn: int, mt: int) -> None:
     Linux: move_to_free_list(), mm/page_alloc.c (6.1)
     """
     order = zone.mem_map[pfn].order - 1
+    split_run(zone, pfn, order)
     list_del(zone, pfn)
     list_add_tail(zone, pfn, zone.free_area[order].head[mt])
     zone.mem_map[pfn].mt = mt
@@ -45,6 +77,7 @@ def move_to_free_list(zone: Zone, pfn: int, mt: int) -> None:
 @kernel
 def del_page_from_free_list(zone: Zone, pfn: int, order: int) -> None:
     """Take a free block off its list. Linux: del_page_from_free_list(), mm/page_alloc.c (6.1)"""
+    split_run(zone, pfn, order)
     list_del(zone, pfn)
     zone.mem_map[pfn].order = 0
     zone.free_area[order].nr_free -= 1

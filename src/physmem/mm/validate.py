@@ -9,6 +9,7 @@ leaves no trace when it goes.
 
 from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
+from physmem.mm.free_area import run_length
 from physmem.mm.lists import memory_at
 from physmem.mm.mmzone import (
     HEAD_IN_USE,
@@ -96,7 +97,8 @@ def check_ring(m: Memory, zone: Zone, head: int, mark: int, report: Array[i64]) 
             return broken(report, WILD_LINK, before, head, pfn)
         if m.mem_map[pfn].prev != before:
             return broken(report, ONE_WAY_LINK, pfn, before, int(m.mem_map[pfn].prev))
-        if pfn & (size - 1) or pfn < zone.start_pfn or pfn + size > zone.end_pfn:
+        run = 1 if on_pcp else run_length(zone, pfn)
+        if pfn & (size - 1) or pfn < zone.start_pfn or pfn + run * size > zone.end_pfn:
             return broken(report, PCP_PLACE if on_pcp else BAD_PLACE, pfn, size, 0)
         if m.mem_map[pfn].order != mark:
             return broken(report, WRONG_MARK, pfn, mark, int(m.mem_map[pfn].order))
@@ -104,7 +106,7 @@ def check_ring(m: Memory, zone: Zone, head: int, mark: int, report: Array[i64]) 
             return broken(report, FLAGS_ON_LIST, pfn, 0, int(m.mem_map[pfn].flags))
         if not on_pcp and m.mem_map[pfn].zone != zone.number:
             return broken(report, WRONG_ZONE, pfn, zone.number, int(m.mem_map[pfn].zone))
-        length += 1
+        length += run
         before = pfn
         pfn = int(m.mem_map[pfn].next)
     if m.mem_map[head].prev != before:
@@ -203,15 +205,13 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
 
 
 @kernel
-def check_block(zone: Zone, pfn: int, order: int, report: Array[i64]) -> int:
-    """Check that nothing lies inside a free block or one on a per-CPU list."""
-    report[ORDER] = order
-    for frame in range(pfn + 1, pfn + (1 << order)):
+def check_block(zone: Zone, pfn: int, frames: int, report: Array[i64]) -> int:
+    """Check that nothing lies inside a free block (or a run), or one on a per-CPU list."""
+    for frame in range(pfn + 1, pfn + frames):
         if zone.mem_map[frame].order != 0:
             return broken(report, NESTED, frame, pfn, int(zone.mem_map[frame].order))
         if zone.mem_map[frame].flags != 0:
             return broken(report, USED_INSIDE, frame, pfn, int(zone.mem_map[frame].flags))
-    report[ORDER] = NONE
     return WHOLE
 
 
@@ -250,17 +250,24 @@ def check_frames(m: Memory, zone: Zone, listed: int, report: Array[i64]) -> int:
         order = mark - 1 if free else mark & ~HEAD_ON_PCP
         if order > zone.max_order or pfn & ((1 << order) - 1) or pfn + (1 << order) > m.max_pfn:
             return broken(report, BAD_PLACE, pfn, 1 << order, mark)
-        reason = check_block(zone, pfn, order, report)
+        run = run_length(zone, pfn) if free else 1
+        if pfn + (run << order) > m.max_pfn:
+            return broken(report, BAD_PLACE, pfn, run << order, mark)
+        report[ORDER] = order
+        reason = check_block(zone, pfn, run << order, report)
         if reason == WHOLE and free:
             reason = check_merged(zone, pfn, order, report)
         if reason != WHOLE:
             return reason
-        # spans of nodes may interleave: what is another zone's is counted there
-        if page_zone(m, pfn) == zone.number:
-            heads += 1
-            if get_pageblock_migratetype(zone, pfn) == NO_TYPE:
-                return broken(report, BLOCK_TYPE, pfn, zone.isolate_type, NO_TYPE)
-        pfn += 1 << order
+        report[ORDER] = NONE
+        for block in range(run):
+            at = pfn + (block << order)
+            # spans of nodes may interleave: what is another zone's is counted there
+            if page_zone(m, at) == zone.number:
+                heads += 1
+                if get_pageblock_migratetype(zone, at) == NO_TYPE:
+                    return broken(report, BLOCK_TYPE, at, zone.isolate_type, NO_TYPE)
+        pfn += run << order
     if heads != listed:
         return broken(report, UNLISTED, NONE, listed, heads)
     return WHOLE
