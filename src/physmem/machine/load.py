@@ -43,9 +43,9 @@ def fill_tables(tables: Tables, state: State, movable: Iterable[tuple[int, int]]
     h = address(tables.memory)
     ready(init_lists)(h, int(tables.memory[0]["max_pfn"]))
     for number, zone in enumerate(state.zones):
-        _fill_pageblocks(tables, number, zone, state)
+        fill_pageblocks(tables, number, zone, state)
         _fill_free_lists(tables, number, zone, state)
-        _fill_pagesets(tables, number, zone)
+        fill_pageset(tables, number, zone)
         for pcp in zone.pcp:
             _fill_pcp(tables, number, zone, pcp)
     _mark_in_use(tables, state)
@@ -54,7 +54,14 @@ def fill_tables(tables: Tables, state: State, movable: Iterable[tuple[int, int]]
         mark(h, start, start + count)
 
 
-def _fill_pageblocks(tables: Tables, number: int, zone: ZoneState, state: State) -> None:
+def fill_pageblocks(tables: Tables, number: int, zone: ZoneState, state: State) -> None:
+    """Migratetypes of a zone's pageblocks from their letters.
+
+    Raises
+    ------
+    BadStateError
+        Too many letters or too few, or one that stands for no migratetype.
+    """
     types = np.full(256, _UNKNOWN, np.uint8)
     for mt, letter in enumerate(state.letters):
         types[ord(letter)] = mt
@@ -143,7 +150,7 @@ def _mark_in_use(tables: Tables, state: State) -> None:
             raise BadStateError(msg)
 
 
-def _fill_pagesets(tables: Tables, number: int, zone: ZoneState) -> None:
+def fill_pageset(tables: Tables, number: int, zone: ZoneState) -> None:
     """Sizes of the per-CPU lists, for CPUs that the state does not mention."""
     nr_cpus = int(tables.memory[0]["nr_cpus"])
     records = tables.pageset[number * nr_cpus : (number + 1) * nr_cpus]
