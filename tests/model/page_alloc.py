@@ -229,9 +229,7 @@ class Machine(Requests):
         self.prepared[pfn] = order
         return True
 
-    def free_commit(
-        self, pfn: int, cpu: int = 0, *, pcp_busy: bool = False, cold: int = 0
-    ) -> None:
+    def free_commit(self, pfn: int, cpu: int = 0, *, pcp_busy: bool = False, cold: int = 0) -> None:
         """Put a prepared chunk on a per-CPU list (free_unref_page)."""
         zone, order = self.page_zone(pfn), self.prepared.pop(pfn)
         letter = zone.pcppage_migratetype[pfn]

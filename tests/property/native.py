@@ -5,7 +5,7 @@ from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
 from physmem.mm.alloc_flags import ALLOC_NO_WATERMARKS
 from physmem.mm.entry import do_free_pages
-from physmem.mm.features import BULK
+from physmem.mm.features import BULK as HAS_BULK
 from physmem.mm.gfp_bits import GFP_ACCOUNT_BIT
 from physmem.mm.lists import memory_at
 from physmem.mm.mmzone import NONE
@@ -162,7 +162,7 @@ def work(
                 count = 2 + draw(ctl, 20)
                 number = NONE
                 got = 0
-                if not m.features & BULK:
+                if not m.features & HAS_BULK:
                     while got < count:
                         pfn = alloc_pages(m, 0, gfp, nid, cpu, 0)
                         if pfn == NONE:

@@ -14,7 +14,6 @@ from physmem.mm.gfp import TABLES
 from physmem.mm.state import State
 
 
-
 class Worker:
     """A machine and the generator that works on it: equal seeds, equal work."""
 

@@ -25,7 +25,9 @@ def fill_cold(record: Any, zone: ZoneState, pcp: PcpState) -> None:
     """
     where = f"zone {zone.name}, cpu {pcp.cpu}"
     if len(pcp.lists) > NR_HOT_COLD_LISTS:
-        raise BadStateError(f"{where}: {len(pcp.lists)} per-CPU lists, this kernel has a hot and a cold")
+        raise BadStateError(
+            f"{where}: {len(pcp.lists)} per-CPU lists, this kernel has a hot and a cold"
+        )
     high, batch = pcp.cold_high, pcp.cold_batch
     record["cold_high"] = pcp.high // 3 if high is None else high
     record["cold_batch"] = max(pcp.batch // 2, 1) if batch is None else batch
@@ -56,9 +58,7 @@ def remembered(
     return np.array([numbers[letter] for letter in text], np.uint8)
 
 
-def read_cold(
-    tables: Tables, record: Any, lists: list[list[int]], letters: str
-) -> dict[str, Any]:
+def read_cold(tables: Tables, record: Any, lists: list[list[int]], letters: str) -> dict[str, Any]:
     """Fields of a `PcpState` that only a hot and a cold list have."""
     shown = np.zeros(256, np.uint8)
     shown[table_types(letters)] = np.frombuffer(letters.encode(), np.uint8)

@@ -13,7 +13,7 @@ from physmem.lib.struct import address
 from physmem.machine.hot_cold import fill_cold, read_cold, remembered
 from physmem.machine.tables import Tables, nr_pageblocks
 from physmem.mm import mmzone
-from physmem.mm.features import HOT_COLD
+from physmem.mm.features import HOT_COLD, ISOLATED_IS_FREE
 from physmem.mm.hot_cold import NR_HOT_COLD_LISTS
 from physmem.mm.lists import (
     fill_free_list,
@@ -84,7 +84,8 @@ def _fill_pageblocks(tables: Tables, number: int, zone: ZoneState, state: State)
     first = sum(nr_pageblocks(tables.zones[lower]) for lower in range(number))
     tables.pageblock_flags[first : first + blocks] = mts
     isolated = int(tables.zones[number]["isolate_type"])
-    tables.zones[number]["nr_isolate_pageblock"] = int((mts == isolated).sum())
+    if not int(tables.zones[number]["features"]) & ISOLATED_IS_FREE:
+        tables.zones[number]["nr_isolate_pageblock"] = int((mts == isolated).sum())
 
 
 def _heads(tables: Tables, zone: ZoneState, order: int, members: list[int], what: str) -> Any:
@@ -167,9 +168,7 @@ def _fill_pagesets(tables: Tables, number: int, zone: ZoneState) -> None:
         records["cold_batch"] = max(zone.pageset_batch // 2, 1)
 
 
-def _fill_pcp(
-    tables: Tables, number: int, zone: ZoneState, pcp: PcpState, letters: str
-) -> None:
+def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState, letters: str) -> None:
     h = address(tables.memory)
     nr_cpus = int(tables.memory[0]["nr_cpus"])
     if not 0 <= pcp.cpu < nr_cpus:

@@ -249,9 +249,7 @@ class Machine:
             frames_got += [pfn] if pfn >= 0 else []
         return frames_got
 
-    def free_pages(
-        self, pfn: int, order: int = 0, *, cpu: int = 0, cold: bool = False
-    ) -> None:
+    def free_pages(self, pfn: int, order: int = 0, *, cpu: int = 0, cold: bool = False) -> None:
         """Give back 2**order frames that were allocated together.
 
         Frames that were in use in a loaded state can be freed in blocks of any order. A single

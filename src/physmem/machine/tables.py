@@ -175,7 +175,10 @@ def _check(state: State, layout: Layout) -> None:
             msg = f"{where}: frames {zone.start} + {zone.spanned} are not possible"
             raise BadMachineError(msg)
         if not feature_bits(layout.kernel) & MANAGED_PAGES:
-            if max(zone.managed, zone.present) > zone.spanned or min(zone.managed, zone.present) < 0:
+            if (
+                max(zone.managed, zone.present) > zone.spanned
+                or min(zone.managed, zone.present) < 0
+            ):
                 msg = f"{where}: {zone.managed} or {zone.present} frames in {zone.spanned}"
                 raise BadMachineError(msg)
         elif not 0 <= zone.managed <= zone.present <= zone.spanned:

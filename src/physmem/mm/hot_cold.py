@@ -115,9 +115,7 @@ def give_back(zone: Zone, pcp: PerCpuPages, which: int, frames: int) -> None:
 
 
 @kernel
-def free_hot_cold_page(
-    zone: Zone, pfn: int, order: int, cpu: int, cold: bool, busy: bool
-) -> None:
+def free_hot_cold_page(zone: Zone, pfn: int, order: int, cpu: int, cold: bool, busy: bool) -> None:
     """Free a block that is out of use: a single frame to a per-CPU list, others to the free lists.
 
     Linux: free_hot_cold_page(), __free_pages_ok(), mm/page_alloc.c (2.6.24)

@@ -296,6 +296,8 @@ def check_sizes(zone: Zone, report: Array[i64]) -> int:
             return broken(report, BLOCK_TYPE, pfn, zone.isolate_type, mt)
         isolated += int(mt == zone.isolate_type)
         highatomic += int(mt == MIGRATE_HIGHATOMIC)
+    if zone.features & ISOLATED_IS_FREE:
+        isolated = 0  # such a kernel does not count them, and a fallback may claim one
     if isolated != zone.nr_isolate_pageblock:
         return broken(report, NR_ISOLATED, NONE, isolated, zone.nr_isolate_pageblock)
     reserved = 0 if zone.features & RESERVE_BLOCKS else highatomic << zone.pageblock_order

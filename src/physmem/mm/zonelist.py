@@ -102,7 +102,9 @@ def prefers_zone_order(sizes: Sequence[Sequence[tuple[int, bool]]]) -> bool:
     )
 
 
-def zone_ranks(nodes: Sequence[int], zones: Sequence[tuple[int, int]], *, by_zone: bool) -> list[int]:
+def zone_ranks(
+    nodes: Sequence[int], zones: Sequence[tuple[int, int]], *, by_zone: bool
+) -> list[int]:
     """Positions of the zones in the order in which a request of one node looks at them.
 
     A list of its own for each type of zone, as 2.6.24 has them, would hold the same zones in the
