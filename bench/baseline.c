@@ -57,6 +57,7 @@ struct free_area {
 
 struct pcp {
 	i64 count, high, batch, free_factor, expire;
+	i64 cold_count, cold_high, cold_batch;
 	i64 head[NR_LISTS];
 };
 

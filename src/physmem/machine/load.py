@@ -10,8 +10,11 @@ import numpy as np
 from physmem.lib.errors import BadStateError, CorruptStateError
 from physmem.lib.jit import ready
 from physmem.lib.struct import address
+from physmem.machine.hot_cold import fill_cold, read_cold, remembered
 from physmem.machine.tables import Tables, nr_pageblocks
 from physmem.mm import mmzone
+from physmem.mm.features import HOT_COLD, ISOLATED_IS_FREE
+from physmem.mm.hot_cold import NR_HOT_COLD_LISTS
 from physmem.mm.lists import (
     fill_free_list,
     fill_pcp_list,
@@ -21,7 +24,16 @@ from physmem.mm.lists import (
     read_list,
 )
 from physmem.mm.pageblock import NO_TYPE
-from physmem.mm.state import NO_MEMORY, PcpState, State, ZoneState
+from physmem.mm.state import (
+    BLOCK_LETTERS,
+    BLOCK_LETTERS_CMA,
+    NO_MEMORY,
+    PcpState,
+    State,
+    ZoneState,
+    block_letters,
+    table_types,
+)
 
 _FIRST_THP_LIST = 12
 _UNKNOWN = 254
@@ -47,7 +59,7 @@ def fill_tables(tables: Tables, state: State, movable: Iterable[tuple[int, int]]
         _fill_free_lists(tables, number, zone, state)
         fill_pageset(tables, number, zone)
         for pcp in zone.pcp:
-            _fill_pcp(tables, number, zone, pcp)
+            _fill_pcp(tables, number, zone, pcp, state.letters)
     _mark_in_use(tables, state)
     mark = ready(mark_movable)
     for start, count in movable:
@@ -63,7 +75,7 @@ def fill_pageblocks(tables: Tables, number: int, zone: ZoneState, state: State) 
         Too many letters or too few, or one that stands for no migratetype.
     """
     types = np.full(256, _UNKNOWN, np.uint8)
-    for mt, letter in enumerate(state.letters):
+    for mt, letter in zip(table_types(state.letters), state.letters, strict=True):
         types[ord(letter)] = mt
     types[ord(NO_MEMORY)] = NO_TYPE
     letters = np.frombuffer(zone.pageblocks.encode("ascii", "replace"), np.uint8)
@@ -79,7 +91,8 @@ def fill_pageblocks(tables: Tables, number: int, zone: ZoneState, state: State) 
     first = sum(nr_pageblocks(tables.zones[lower]) for lower in range(number))
     tables.pageblock_flags[first : first + blocks] = mts
     isolated = int(tables.zones[number]["isolate_type"])
-    tables.zones[number]["nr_isolate_pageblock"] = int((mts == isolated).sum())
+    if not int(tables.zones[number]["features"]) & ISOLATED_IS_FREE:
+        tables.zones[number]["nr_isolate_pageblock"] = int((mts == isolated).sum())
 
 
 def _heads(tables: Tables, zone: ZoneState, order: int, members: list[int], what: str) -> Any:
@@ -123,9 +136,10 @@ def _fill_free_lists(tables: Tables, number: int, zone: ZoneState, state: State)
     if len(zone.free) != orders or any(len(row) != state.nr_migratetypes for row in zone.free):
         msg = f"zone {zone.name}: {len(zone.free)} orders of free lists, this machine has {orders}"
         raise BadStateError(msg)
+    ours = table_types(state.letters)
     for order, row in enumerate(zone.free):
-        for mt, members in enumerate(row):
-            what = f"free list {order}/{state.letters[mt]}"
+        for mt, letter, members in zip(ours, state.letters, row, strict=True):
+            what = f"free list {order}/{letter}"
             pfns = _heads(tables, zone, order, members, what)
             _check_new(zone, fill(h, number, order, mt, pfns), what)
 
@@ -156,9 +170,12 @@ def fill_pageset(tables: Tables, number: int, zone: ZoneState) -> None:
     records = tables.pageset[number * nr_cpus : (number + 1) * nr_cpus]
     records["high"] = max(zone.pageset_high, 0)
     records["batch"] = max(zone.pageset_batch, 1)
+    if int(tables.zones[number]["features"]) & HOT_COLD:
+        records["cold_high"] = max(zone.pageset_high, 0) // 3
+        records["cold_batch"] = max(zone.pageset_batch // 2, 1)
 
 
-def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> None:
+def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState, letters: str) -> None:
     h = address(tables.memory)
     nr_cpus = int(tables.memory[0]["nr_cpus"])
     if not 0 <= pcp.cpu < nr_cpus:
@@ -173,6 +190,9 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> No
     record = tables.pageset[number * nr_cpus + pcp.cpu]
     record["high"] = pcp.high
     record["batch"] = pcp.batch
+    hot_cold = int(tables.zones[number]["features"]) & HOT_COLD
+    if hot_cold:
+        fill_cold(record, zone, pcp)
     record["free_factor"] = pcp.free_factor or 0
     block_order = int(tables.zones[number]["pageblock_order"])
     first_block = int(tables.zones[number]["first_block"])
@@ -188,7 +208,10 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> No
         if pindex >= _FIRST_THP_LIST:
             mt = mmzone.MIGRATE_MOVABLE if pindex > _FIRST_THP_LIST else mmzone.MIGRATE_UNMOVABLE
         cached = np.full(len(pfns), mt, np.uint8)
-        if mt == mmzone.MIGRATE_MOVABLE and len(pfns):
+        if hot_cold:
+            types = tables.pageblock_flags[base + (pfns >> block_order) - first_block]
+            cached = remembered(zone, pcp, pindex, types, letters)
+        elif mt == mmzone.MIGRATE_MOVABLE and len(pfns):
             types = tables.pageblock_flags[base + (pfns >> block_order) - first_block]
             cached = np.where(types >= mmzone.MIGRATE_PCPTYPES, types, cached)
         tables.mem_map["mt"][pfns] = cached
@@ -230,14 +253,17 @@ def read_tables(tables: Tables, zone_names: tuple[str, ...], nr_migratetypes: in
     reader = _Reader(tables)
     block_order = int(tables.memory[0]["pageblock_order"])
     state = State(zones=[], pageblock_order=block_order)
+    types_of = block_letters(int(tables.memory[0]["features"]), nr_migratetypes)
+    if types_of not in (BLOCK_LETTERS, BLOCK_LETTERS_CMA):
+        state.migratetypes = types_of
     block = 0
     for number, zone in enumerate(tables.zones):
         blocks = nr_pageblocks(zone)
         types = tables.pageblock_flags[block : block + blocks]
         block += blocks
-        state.zones.append(_read_zone(tables, reader, number, zone_names, nr_migratetypes))
+        state.zones.append(_read_zone(tables, reader, number, zone_names, types_of))
         letters = np.full(256, ord(NO_MEMORY), np.uint8)
-        letters[: len(state.letters)] = np.frombuffer(state.letters.encode(), np.uint8)
+        letters[table_types(types_of)] = np.frombuffer(types_of.encode(), np.uint8)
         state.zones[-1].pageblocks = letters[types].tobytes().decode()
     return state
 
@@ -247,7 +273,7 @@ def _read_zone(
     reader: _Reader,
     number: int,
     zone_names: tuple[str, ...],
-    nr_migratetypes: int,
+    letters: str,
 ) -> ZoneState:
     zone = tables.zones[number]
     nr_cpus = int(tables.memory[0]["nr_cpus"])
@@ -255,15 +281,23 @@ def _read_zone(
     areas = zone["free_area"][: int(zone["max_order"]) + 1]
     pagesets = tables.pageset[number * nr_cpus : (number + 1) * nr_cpus]
 
+    hot_cold = int(zone["features"]) & HOT_COLD
+    types = table_types(letters)
+
     def pcp(cpu: int, record: Any) -> PcpState:
         heads = record["head"].tolist()
+        if hot_cold:
+            del heads[NR_HOT_COLD_LISTS:]
+        lists = [reader.members(head, f"zone {name}, cpu {cpu}") for head in heads]
+        cold = read_cold(tables, record, lists, letters) if hot_cold else {}
         return PcpState(
             cpu=cpu,
             count=int(record["count"]),
             high=int(record["high"]),
             batch=int(record["batch"]),
             free_factor=int(record["free_factor"]),
-            lists=[reader.members(head, f"zone {name}, cpu {cpu}") for head in heads],
+            lists=lists,
+            **cold,
         )
 
     return ZoneState(
@@ -282,7 +316,7 @@ def _read_zone(
         free=[
             [
                 reader.members(head, f"zone {name}, order {order}")
-                for head in area["head"][:nr_migratetypes].tolist()
+                for head in area["head"][types].tolist()
             ]
             for order, area in enumerate(areas)
         ],

@@ -19,17 +19,26 @@ from physmem.machine.consequences import Consequence, read_trace
 from physmem.machine.describe import ZoneInfo, frame_state, free_counts, why_not_free, zone_info
 from physmem.machine.layout import Layout
 from physmem.machine.load import fill_tables, read_tables
+from physmem.machine.profiles import feature_bits
 from physmem.machine.sizing import PAGE_SHIFT
 from physmem.machine.store import open_tables, save_tables
 from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
 from physmem.machine.validate import validate_tables
 from physmem.mm.compare import compare_states
-from physmem.mm.entry import do_alloc_pages, do_alloc_pages_bulk, do_drain, do_free_pages
-from physmem.mm.gfp import GFP_6_1, format_gfp, parse_gfp
+from physmem.mm.entry import (
+    do_alloc_pages,
+    do_alloc_pages_bulk,
+    do_drain,
+    do_free_cold_page,
+    do_free_pages,
+    do_setup_reserve,
+)
+from physmem.mm.features import HOT_COLD, RESERVE_BLOCKS
+from physmem.mm.gfp import TABLES, format_gfp, parse_gfp
 from physmem.mm.gfp_bits import GFP_ACCOUNT_BIT
 from physmem.mm.mmzone import HEAD_IN_USE, NONE, PG_IN_USE, PG_MOVABLE
 from physmem.mm.page_check import OUTSIDE
-from physmem.mm.state import State
+from physmem.mm.state import State, block_letters
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,6 +71,7 @@ class Machine:
         self._nr_cpus = layout.nr_cpus
         self._nr_nodes = len(tables.zonelist) // len(tables.zones)
         self._cpu_node = layout.cpu_node
+        self._names = TABLES[layout.kernel]
         self._gfp: dict[Hashable, int] = {}
         self._ram: Ram | None = None
         self._alloc = ready(do_alloc_pages)
@@ -100,8 +110,9 @@ class Machine:
         nodes: int = 1,
         cpus: int = 1,
         min_free_kbytes: int | None = None,
+        kernel: str = "6.1",
     ) -> "Machine":
-        """Machine with all memory free, every pageblock MOVABLE, and the sizes of Linux 6.1.
+        """Machine with all memory free, every pageblock MOVABLE, and the sizes that Linux chooses.
 
         Zones are those of the architecture, split evenly among nodes; watermarks, reserves and
         per-CPU lists follow the rules of a kernel that starts with all of this memory. It is no
@@ -118,6 +129,9 @@ class Machine:
             CPUs are spread over the nodes.
         min_free_kbytes : int, optional
             Reserve as an administrator would set it (sysctl vm.min_free_kbytes).
+        kernel : str
+            Linux whose rules the machine follows: one of `physmem.machine.profiles.PROFILES`. With
+            2.6.24, some pageblocks are set aside at once (MIGRATE_RESERVE).
 
         Raises
         ------
@@ -128,8 +142,11 @@ class Machine:
         --------
         >>> [zone.name for zone in Machine.build("8GiB", cpus=4).zones]
         ['DMA', 'DMA32', 'Normal']
+        >>> old = Machine.build("1GiB", arch="i386", kernel="2.6.24")
+        >>> old.alloc_pages(gfp="GFP_HIGHUSER_MOVABLE|__GFP_COLD") == (1 << 18) - 1024
+        True
         """
-        state, layout = plan(memory, arch, nodes, cpus)
+        state, layout = plan(memory, arch, nodes, cpus, kernel)
         setup_sizes(state, layout, min_free_kbytes)
         ungrouped = grouping_disabled(state)
         if ungrouped:
@@ -137,6 +154,9 @@ class Machine:
                 zone.pageblocks = zone.pageblocks.replace("M", "U")
         machine = cls.from_state(state, layout)
         machine.tables.zones["grouping_disabled"] = int(ungrouped)
+        if feature_bits(kernel) & RESERVE_BLOCKS:
+            for number in range(len(state.zones)):
+                ready(do_setup_reserve)(machine._h, number)  # noqa: SLF001 - our own
         return machine
 
     def copy(self) -> "Machine":
@@ -172,7 +192,7 @@ class Machine:
         order : int
             0 .. `layout.max_order`.
         gfp : str or int
-            Flags as names joined by "|", or their bits as in Linux 6.1.
+            Flags as names joined by "|", or their bits, as in the machine's Linux.
         cpu : int
             CPU that asks: its per-CPU lists are used.
         node : int, optional
@@ -234,10 +254,11 @@ class Machine:
             frames_got += [pfn] if pfn >= 0 else []
         return frames_got
 
-    def free_pages(self, pfn: int, order: int = 0, *, cpu: int = 0) -> None:
+    def free_pages(self, pfn: int, order: int = 0, *, cpu: int = 0, cold: bool = False) -> None:
         """Give back 2**order frames that were allocated together.
 
-        Frames that were in use in a loaded state can be freed in blocks of any order.
+        Frames that were in use in a loaded state can be freed in blocks of any order. A single
+        frame that no CPU has in its cache is `cold`, for kernels with a cold list.
 
         Raises
         ------
@@ -245,20 +266,29 @@ class Machine:
             Double free, never allocated, outside memory, misaligned or another order than it was
             allocated with. The message says what the frame is now; nothing was changed.
         BadRequestError
-            No such order or CPU.
+            No such order or CPU; `cold` on a kernel without a cold list, or of several frames.
 
-        Linux: __free_pages(), mm/page_alloc.c (6.1)
+        Linux: __free_pages(), mm/page_alloc.c (6.1); free_cold_page(), mm/page_alloc.c (2.6.24)
         """
         if not pfn.__class__ is order.__class__ is cpu.__class__ is int:
             order, cpu, pfn = self._order(order), self._cpu(cpu), self._integer("pfn", pfn)
         try:
-            code = self._free(self._h, pfn, order, cpu)
+            code = (
+                self._free_cold(pfn, order, cpu) if cold else self._free(self._h, pfn, order, cpu)
+            )
         except OverflowError:
             code = OUTSIDE
         if code:
             order, _ = self._order(order), self._cpu(cpu)
             message = why_not_free(self.tables, self.layout.zone_names, (pfn, order), code)
             raise BadFreeError(message)
+
+    def _free_cold(self, pfn: int, order: int, cpu: int) -> int:
+        if not feature_bits(self.layout.kernel) & HOT_COLD:
+            raise BadRequestError(f"cold: Linux {self.layout.kernel} has no cold per-CPU list")
+        if self._order(order) != 0:
+            raise BadRequestError(f"order {order}: only single frames go to the cold list")
+        return ready(do_free_cold_page)(self._h, pfn, cpu)
 
     def drain(self, cpu: int | None = None, zone: str | int | None = None) -> None:
         """Give the blocks on per-CPU lists back to the free lists.
@@ -366,7 +396,8 @@ class Machine:
         >>> machine.events()[-1]
         mm_page_alloc_zone_locked: pfn=0x1000 order=4 migratetype=0 percpu_refill=0
         """
-        return read_trace(self.tables.trace)
+        features = feature_bits(self.layout.kernel)
+        return read_trace(self.tables.trace, block_letters(features, self.nr_migratetypes))
 
     def validate(self) -> None:
         """Check every invariant that `physmem.mm.mmzone` lists.
@@ -449,7 +480,7 @@ class Machine:
     def _parse(self, gfp: Any) -> int:
         if not isinstance(gfp, str):
             gfp = self._integer("gfp", gfp)
-        bits = self._gfp[gfp] = parse_gfp(gfp)
+        bits = self._gfp[gfp] = self._names.internal(parse_gfp(gfp, self._names))
         return bits
 
     def _zone_numbers(self, zone: str | int | None) -> list[int]:
@@ -468,7 +499,8 @@ class Machine:
 
     def _refused(self, order: int, bits: int, cpu: int, node: int | None) -> OutOfMemoryError:
         nid = self._node(self._cpu_node[cpu] if node is None else node)
-        request = f"alloc_pages(order={order}, gfp={format_gfp(bits, GFP_6_1)}, {cpu=}, node={nid})"
+        flags = format_gfp(self._names.external(bits), self._names)
+        request = f"alloc_pages(order={order}, gfp={flags}, {cpu=}, node={nid})"
         return OutOfMemoryError(f"{request}: no zone can serve it; {free_counts(self.zones)}")
 
     def __repr__(self) -> str:

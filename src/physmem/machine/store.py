@@ -26,6 +26,7 @@ from physmem.lib.output import replace_file
 from physmem.lib.struct import dtype_of
 from physmem.machine.buffers import load_chunks, reserve, written_chunks
 from physmem.machine.layout import Layout
+from physmem.machine.profiles import feature_bits
 from physmem.machine.tables import Tables, nr_heads, nr_pageblocks
 from physmem.machine.validate import validate_tables
 from physmem.mm import mmzone
@@ -121,7 +122,10 @@ def _read_layout(fields: dict[str, Any]) -> Layout:
         max_order=int(fields["max_order"]),
         thp=bool(fields["thp"]),
         watermark_boost_factor=int(fields["watermark_boost_factor"]),
+        kernel=str(fields["kernel"]),
+        zonelist_order=str(fields["zonelist_order"]),
     )
+    feature_bits(layout.kernel)
     if not 0 < layout.max_order < mmzone.NR_PAGE_ORDERS:
         raise ValueError("impossible layout")
     return layout
@@ -168,6 +172,8 @@ def _check_shape(tables: Tables, layout: Layout) -> None:
         and bool(((zones["node"] >= 0) & (zones["node"] < rows)).all())
         and bool((zones["pageblock_order"] == block_order).all())
         and bool((zones["max_order"] == layout.max_order).all())
+        and bool((zones["features"] == feature_bits(layout.kernel)).all())
+        and int(memory[0]["features"]) == feature_bits(layout.kernel)
         and bool((zones["first_block"] == zones["start_pfn"] >> block_order).all())
         and bool((zones["start_pfn"] >= 0).all())
         and bool((zones["start_pfn"] < zones["end_pfn"]).all())

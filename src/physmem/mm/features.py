@@ -37,3 +37,9 @@ COUNT_AT_END = 1 << 19  # a refill corrects the zone's counter once, not block b
 
 # -- NUMA --
 NODE_LOAD_LOCAL = 1 << 20  # the load of a node is forgotten for each local node's zonelist
+ZONE_ORDER = 1 << 24  # zonelists may go zone by zone through all nodes; else node by node
+LOCAL_GIVES_UP = 1 << 25  # a request for one node alone gets nothing from below the low mark
+
+# -- the rest --
+MANAGED_PAGES = 1 << 26  # zones know how many frames they manage; else sizes follow present_pages
+BULK = 1 << 27  # many single frames with one request

@@ -12,6 +12,7 @@ mm/page_alloc.c (6.1)
 """
 
 from physmem.lib.jit import kernel
+from physmem.mm.features import MOVE_TO_TAIL
 from physmem.mm.list import list_add, list_add_tail, list_del
 from physmem.mm.mmzone import Zone
 
@@ -63,14 +64,17 @@ def run_length(zone: Zone, pfn: int) -> int:
 
 @kernel
 def move_to_free_list(zone: Zone, pfn: int, mt: int) -> None:
-    """Move a free block to TAIL of the list of another type.
+    """Move a free block to TAIL (without MOVE_TO_TAIL to HEAD) of the list of another type.
 
     Linux: move_to_free_list(), mm/page_alloc.c (6.1)
     """
     order = zone.mem_map[pfn].order - 1
     split_run(zone, pfn, order)
     list_del(zone, pfn)
-    list_add_tail(zone, pfn, zone.free_area[order].head[mt])
+    if zone.features & MOVE_TO_TAIL:
+        list_add_tail(zone, pfn, zone.free_area[order].head[mt])
+    else:
+        list_add(zone, pfn, zone.free_area[order].head[mt])
     zone.mem_map[pfn].mt = mt
 
 

@@ -3,6 +3,7 @@
 
 from physmem.lib.jit import kernel, pointer_to
 from physmem.lib.struct import Array, i64
+from physmem.mm.features import ISOLATED_IS_FREE
 from physmem.mm.free_area import run_length
 from physmem.mm.list import list_add_tail, list_init
 from physmem.mm.mmzone import (
@@ -92,7 +93,7 @@ def fill_free_list(h: int, number: int, order: int, mt: int, pfns: Array[i64]) -
             zone.mem_map[pfn].private = 0
         behind = pfn + (1 << order) if order == zone.max_order else NONE
         zone.free_area[order].nr_free += 1
-        if mt != zone.isolate_type:
+        if mt != zone.isolate_type or zone.features & ISOLATED_IS_FREE:
             zone.nr_free_pages += 1 << order
             if mt == zone.cma_type:
                 zone.nr_free_cma += 1 << order

@@ -46,6 +46,8 @@ MIGRATE_MOVABLE = 1
 MIGRATE_RECLAIMABLE = 2
 MIGRATE_PCPTYPES = 3
 MIGRATE_HIGHATOMIC = 3
+MIGRATE_RESERVE = 3
+"""Where a kernel has MIGRATE_RESERVE: it never has HIGHATOMIC as well (`features`)."""
 
 WMARK_MIN = 0
 WMARK_LOW = 1
@@ -111,6 +113,10 @@ class PerCpuPages:
     batch: i64  # frames per refill or drain
     free_factor: i64  # doublings of the drain batch while only frees come
     expire: i64  # seconds until a remote zone's lists are drained (NUMA)
+    # with `features.HOT_COLD`: head[0] is the hot list, which high and batch are for; head[1] is
+    cold_count: i64  # the cold one: frames on it, which `count` counts too
+    cold_high: i64
+    cold_batch: i64
     head: Annotated[Array[i64], NR_PCP_LISTS]  # list head (index in mem_map) per pindex
 
 

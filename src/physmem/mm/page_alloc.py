@@ -19,6 +19,7 @@ wait for them fails here. `Memory.nr_slowpath` and `nr_failed` count such reques
 from physmem.lib.jit import inlined, kernel
 from physmem.mm.alloc_flags import (
     ALLOC_CMA,
+    ALLOC_COLD,
     ALLOC_HIGHATOMIC,
     ALLOC_KSWAPD,
     ALLOC_MIN_RESERVE,
@@ -33,13 +34,22 @@ from physmem.mm.alloc_flags import (
 )
 from physmem.mm.buddy import pcp_allowed_order, rmqueue_smallest
 from physmem.mm.fallback import rmqueue
+from physmem.mm.features import (
+    CLASSZONE_IS_FIRST_ZONE,
+    HIGHATOMIC,
+    HOT_COLD,
+    LOCAL_GIVES_UP,
+    NOFRAGMENT,
+)
 from physmem.mm.gfp_bits import (
+    GFP_COLD_BIT,
     GFP_DIRECT_RECLAIM_BIT,
     GFP_DMA32_BIT,
     GFP_DMA_BIT,
     GFP_HIGH_BIT,
     GFP_HIGHMEM_BIT,
     GFP_KSWAPD_RECLAIM_BIT,
+    GFP_LOCAL_ONLY,
     GFP_MEMALLOC_BIT,
     GFP_MOVABLE_BIT,
     GFP_MOVABLE_MASK,
@@ -48,6 +58,7 @@ from physmem.mm.gfp_bits import (
     GFP_THISNODE_BIT,
 )
 from physmem.mm.highatomic import reserve_highatomic_pageblock
+from physmem.mm.hot_cold import rmqueue_hot_cold
 from physmem.mm.mmzone import (
     HEAD_IN_USE,
     MIGRATE_HIGHATOMIC,
@@ -128,6 +139,8 @@ def rmqueue_buddy(zone: Zone, order: int, mt: int, alloc_flags: int) -> int:
 @inlined
 def rmqueue_zone(zone: Zone, order: int, mt: int, alloc_flags: int, cpu: int) -> int:
     """Take a block from one zone; its pfn or NONE. Linux: rmqueue(), mm/page_alloc.c (6.1)"""
+    if zone.features & HOT_COLD:
+        return rmqueue_hot_cold(zone, order, mt, alloc_flags, cpu)
     pfn = NONE
     if (
         pcp_allowed_order(zone, order)
@@ -164,7 +177,9 @@ def alloc_flags_nofragment(m: Memory, preferred: int, gfp: int) -> int:
     Linux: alloc_flags_nofragment(), mm/page_alloc.c (6.1)
     """
     flags = gfp & GFP_KSWAPD_RECLAIM_BIT
-    if m.zone_dma32 == NONE or m.zonelist[preferred].zone_idx != m.zone_normal:
+    if not m.features & NOFRAGMENT or m.zone_dma32 == NONE:
+        return flags
+    if m.zonelist[preferred].zone_idx != m.zone_normal:
         return flags
     if m.nr_nodes > 1:
         below = m.zonelist[preferred].zone - 1
@@ -175,7 +190,7 @@ def alloc_flags_nofragment(m: Memory, preferred: int, gfp: int) -> int:
 
 
 @kernel
-def gfp_to_alloc_flags(gfp: int, order: int) -> int:
+def gfp_to_alloc_flags(m: Memory, gfp: int, order: int) -> int:
     """Flags of the second attempt: down to the minimum, with the reserves the request may touch.
 
     Linux: gfp_to_alloc_flags(), __gfp_pfmemalloc_flags(), mm/page_alloc.c (6.1.157+)
@@ -185,7 +200,11 @@ def gfp_to_alloc_flags(gfp: int, order: int) -> int:
         flags |= ALLOC_MIN_RESERVE
     if gfp & GFP_KSWAPD_RECLAIM_BIT:
         flags |= ALLOC_KSWAPD
-    if not gfp & GFP_DIRECT_RECLAIM_BIT and not gfp & GFP_NOMEMALLOC_BIT:
+    if gfp & GFP_DIRECT_RECLAIM_BIT:
+        pass
+    elif not m.features & HIGHATOMIC:
+        flags |= ALLOC_NON_BLOCK  # __GFP_NOMEMALLOC is about other reserves
+    elif not gfp & GFP_NOMEMALLOC_BIT:
         flags |= ALLOC_NON_BLOCK
         if order > 0 and gfp & GFP_HIGH_BIT:
             flags |= ALLOC_HIGHATOMIC
@@ -203,6 +222,9 @@ def get_page_from_freelist(
     Linux: get_page_from_freelist(), mm/page_alloc.c (6.1)
     """
     highest_zoneidx = gfp_zone(m, gfp)
+    classzone_idx = highest_zoneidx
+    if m.features & CLASSZONE_IS_FIRST_ZONE:
+        classzone_idx = m.zonelist[preferred].zone_idx
     local_nid = m.zones[m.zonelist[preferred].zone].node
     nid = preferred // m.nr_zones
     while True:
@@ -219,7 +241,7 @@ def get_page_from_freelist(
                 break  # a fragmented local node is better than a remote one
             mark = wmark_pages(zone, alloc_flags & ALLOC_WMARK_MASK)
             if alloc_flags & ALLOC_NO_WATERMARKS or zone_watermark_fast(
-                zone, order, mark, highest_zoneidx, alloc_flags, gfp
+                zone, order, mark, classzone_idx, alloc_flags, gfp
             ):
                 mt = gfp_migratetype(zone, gfp)
                 pfn = rmqueue_zone(zone, order, mt, alloc_flags, cpu)
@@ -248,6 +270,8 @@ def alloc_pages(m: Memory, order: int, gfp: int, nid: int, cpu: int, busy: int) 
     if preferred == NONE:
         m.nr_failed += 1
         return NONE
+    if gfp & GFP_COLD_BIT:
+        busy |= ALLOC_COLD
     flags = ALLOC_WMARK_LOW | busy | alloc_flags_nofragment(m, preferred, gfp)
     if gfp & GFP_MOVABLE_BIT:
         flags |= ALLOC_CMA
@@ -255,7 +279,10 @@ def alloc_pages(m: Memory, order: int, gfp: int, nid: int, cpu: int, busy: int) 
     if pfn != NONE:
         return pfn
     m.nr_slowpath += 1
-    flags = gfp_to_alloc_flags(gfp, order) | busy
+    if m.features & LOCAL_GIVES_UP and m.nr_nodes > 1 and gfp & GFP_LOCAL_ONLY == GFP_LOCAL_ONLY:
+        m.nr_failed += 1
+        return NONE
+    flags = gfp_to_alloc_flags(m, gfp, order) | busy
     pfn = get_page_from_freelist(m, order, gfp, flags, preferred, cpu)
     if pfn == NONE and gfp & GFP_MEMALLOC_BIT and not gfp & GFP_NOMEMALLOC_BIT:
         # this right replaces the others: what it gets is not set aside for atomic requests

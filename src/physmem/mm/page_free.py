@@ -6,6 +6,8 @@ Linux: free_unref_page(), free_unref_page_list(), __free_pages_ok(), mm/page_all
 
 from physmem.lib.jit import inlined, kernel
 from physmem.mm.buddy import free_one_page, pcp_allowed_order
+from physmem.mm.features import HOT_COLD
+from physmem.mm.hot_cold import free_hot_cold_page
 from physmem.mm.mmzone import (
     MIGRATE_MOVABLE,
     MIGRATE_PCPTYPES,
@@ -67,6 +69,9 @@ def free_commit(zone: Zone, pfn: int, order: int, cpu: int, busy: bool) -> None:
     """
     mt = int(zone.mem_map[pfn].mt)
     zone.mem_map[pfn].flags = 0
+    if zone.features & HOT_COLD:
+        free_hot_cold_page(zone, pfn, order, cpu, False, busy)
+        return
     if busy or mt == zone.isolate_type or not pcp_allowed_order(zone, order):
         free_one_page(zone, pfn, order, mt, False)
         return

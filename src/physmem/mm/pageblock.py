@@ -6,6 +6,7 @@ mm/page_alloc.c (6.1)
 """
 
 from physmem.lib.jit import kernel
+from physmem.mm.features import RESERVE_BLOCKS
 from physmem.mm.free_area import move_to_free_list
 from physmem.mm.mmzone import (
     HEAD_ON_PCP,
@@ -33,16 +34,20 @@ def get_pageblock_migratetype(zone: Zone, pfn: int) -> int:
 def set_pageblock_migratetype(zone: Zone, pfn: int, mt: int) -> None:
     """Record the migratetype of a pageblock.
 
+    Without grouping all are UNMOVABLE; where there is MIGRATE_RESERVE, special types too.
+
     Linux: set_pageblock_migratetype(), mm/page_alloc.c (6.1)
     """
-    if zone.grouping_disabled and mt < MIGRATE_PCPTYPES:
+    if zone.grouping_disabled and (mt < MIGRATE_PCPTYPES or zone.features & RESERVE_BLOCKS):
         mt = MIGRATE_UNMOVABLE
     zone.pageblock_flags[(pfn >> zone.pageblock_order) - zone.first_block] = mt
 
 
 @kernel
 def move_freepages_block(zone: Zone, pfn: int, mt: int) -> int:
-    """Move the free blocks of a pageblock to the lists of `mt`, at TAIL in ascending order.
+    """Move the free blocks of a pageblock to the lists of `mt`, in ascending order.
+
+    With MOVE_TO_TAIL each goes to TAIL, else to HEAD: then the lists begin in descending order.
 
     A free block whose head lies before the pageblock is not seen; one that is larger moves whole.
 

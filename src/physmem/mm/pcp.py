@@ -6,11 +6,14 @@ free_pcppages_bulk(), drain_zone_pages(), drain_pages_zone(), mm/page_alloc.c (6
 
 There is one list per (order 0..3, migratetype U M R) and, with transparent huge pages, two for
 blocks of pageblock order: movable and not. HEAD holds the block freed last; drains take from TAIL.
+Kernels with HOT_COLD have other lists (`hot_cold`).
 """
 
 from physmem.lib.jit import inlined, kernel
 from physmem.mm.buddy import free_one_page
 from physmem.mm.fallback import rmqueue
+from physmem.mm.features import HOT_COLD
+from physmem.mm.hot_cold import drain_hot_cold, drain_hot_cold_batch
 from physmem.mm.list import list_add, list_add_tail, list_del
 from physmem.mm.mmzone import (
     HEAD_ON_PCP,
@@ -180,6 +183,9 @@ def drain_zone_pages(zone: Zone, cpu: int) -> None:
     Linux: drain_zone_pages(), mm/page_alloc.c (6.1)
     """
     pcp = zone.pageset[cpu]
+    if zone.features & HOT_COLD:
+        drain_hot_cold_batch(zone, pcp)
+        return
     to_drain = min(pcp.count, pcp.batch)
     if to_drain > 0:
         free_pcppages_bulk(zone, pcp, to_drain, 0)
@@ -189,5 +195,8 @@ def drain_zone_pages(zone: Zone, cpu: int) -> None:
 def drain_pages_zone(zone: Zone, cpu: int) -> None:
     """Drain all of a CPU's lists. Linux: drain_pages_zone(), mm/page_alloc.c (6.1.104+)"""
     pcp = zone.pageset[cpu]
+    if zone.features & HOT_COLD:
+        drain_hot_cold(zone, pcp)
+        return
     while pcp.count > 0:
         free_pcppages_bulk(zone, pcp, min(pcp.count, pcp.batch << DRAIN_BATCHES_SHIFT), 0)

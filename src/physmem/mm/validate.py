@@ -2,14 +2,16 @@
 """Does everything that is known about a zone's frames agree? One pass over lists and frames.
 
 A walk believes nothing that it has not checked, so that it ends on any content of the tables, as
-long as `Memory` and the zones' fixed fields are sound. `mmzone` lists the invariants. Blocks of
-pageblock order and more may both be free: what kept them apart (a reserved or isolated pageblock)
-leaves no trace when it goes.
+long as `Memory` and the zones' fixed fields are sound. `mmzone` lists the invariants. Where
+there is TYPED_BARRIER, blocks of pageblock order and more may both be free: what kept them apart (a
+reserved or isolated pageblock) leaves no trace when it goes.
 """
 
 from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
+from physmem.mm.features import HOT_COLD, ISOLATED_IS_FREE, RESERVE_BLOCKS, TYPED_BARRIER
 from physmem.mm.free_area import run_length
+from physmem.mm.hot_cold import COLD, NR_HOT_COLD_LISTS
 from physmem.mm.lists import memory_at
 from physmem.mm.mmzone import (
     HEAD_IN_USE,
@@ -140,7 +142,7 @@ def check_free_lists(m: Memory, zone: Zone, report: Array[i64]) -> int:
                     return broken(report, WRONG_TYPE, pfn, mt, int(m.mem_map[pfn].mt))
                 pfn = int(m.mem_map[pfn].next)
             listed += length
-            if mt != zone.isolate_type:
+            if mt != zone.isolate_type or zone.features & ISOLATED_IS_FREE:
                 free += length << order
             if mt == zone.cma_type:
                 cma += length << order
@@ -160,6 +162,8 @@ def check_free_lists(m: Memory, zone: Zone, report: Array[i64]) -> int:
 @kernel
 def pcp_type_fits(zone: Zone, pindex: int, mt: int) -> bool:
     """Tell whether a frame with this cached type may be on a per-CPU list."""
+    if zone.features & HOT_COLD:
+        return pindex < NR_HOT_COLD_LISTS and mt <= zone.isolate_type
     if pindex >= NR_LOWORDER_PCP_LISTS:
         movable = pindex > NR_LOWORDER_PCP_LISTS
         if mt < MIGRATE_PCPTYPES:
@@ -177,6 +181,7 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
     pcp = zone.pageset[cpu]
     blocks = 0
     frames = 0
+    cold = 0
     report[CPU] = cpu
     for pindex in range(NR_PCP_LISTS):
         order = pindex_to_order(zone, pindex)
@@ -188,6 +193,8 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
             return reason
         blocks += report[LENGTH]
         frames += report[LENGTH] << order
+        if pindex == COLD and zone.features & HOT_COLD:
+            cold = report[LENGTH]
         pfn = int(m.mem_map[head].next)
         while pfn != head:
             mt = int(m.mem_map[pfn].mt)
@@ -199,6 +206,10 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
     report[LENGTH] = blocks
     if frames != pcp.count:
         return broken(report, PCP_COUNT, NONE, frames, pcp.count)
+    if pcp.cold_count != cold:
+        return broken(report, PCP_COUNT, NONE, cold, pcp.cold_count)
+    if pcp.cold_high < 0 or (zone.features & HOT_COLD and pcp.cold_batch < 1):
+        return broken(report, PCP_SIZES, NONE, pcp.cold_high, pcp.cold_batch)
     if pcp.batch < 1 or pcp.high < 0 or not 0 <= pcp.free_factor <= PCP_BATCH_SCALE_MAX:
         return broken(report, PCP_SIZES, NONE, pcp.high, pcp.batch)
     return WHOLE
@@ -218,7 +229,9 @@ def check_block(zone: Zone, pfn: int, frames: int, report: Array[i64]) -> int:
 @kernel
 def check_merged(zone: Zone, pfn: int, order: int, report: Array[i64]) -> int:
     """Check that the buddy of a free block is not free in the same order."""
-    if order >= zone.pageblock_order or order >= zone.max_order:
+    if order >= zone.max_order:
+        return WHOLE
+    if order >= zone.pageblock_order and zone.features & TYPED_BARRIER:
         return WHOLE
     buddy = pfn ^ (1 << order)
     if zone.mem_map[buddy].order == order + 1 and zone.mem_map[buddy].zone == zone.number:
@@ -290,9 +303,11 @@ def check_sizes(zone: Zone, report: Array[i64]) -> int:
             return broken(report, BLOCK_TYPE, pfn, zone.isolate_type, mt)
         isolated += int(mt == zone.isolate_type)
         highatomic += int(mt == MIGRATE_HIGHATOMIC)
+    if zone.features & ISOLATED_IS_FREE:
+        isolated = 0  # such a kernel does not count them, and a fallback may claim one
     if isolated != zone.nr_isolate_pageblock:
         return broken(report, NR_ISOLATED, NONE, isolated, zone.nr_isolate_pageblock)
-    reserved = highatomic << zone.pageblock_order
+    reserved = 0 if zone.features & RESERVE_BLOCKS else highatomic << zone.pageblock_order
     if reserved != zone.nr_reserved_highatomic:
         return broken(report, NR_HIGHATOMIC, NONE, reserved, zone.nr_reserved_highatomic)
     return WHOLE

@@ -15,6 +15,7 @@ from physmem.mm.alloc_flags import (
     ALLOC_WMARK_MASK,
     ALLOC_WMARK_MIN,
 )
+from physmem.mm.features import HALVING_WATERMARK
 from physmem.mm.gfp_bits import GFP_ATOMIC_BIT
 from physmem.mm.mmzone import (
     MIGRATE_HIGHATOMIC,
@@ -57,6 +58,32 @@ def unusable_free(zone: Zone, order: int, alloc_flags: int) -> int:
 
 
 @kernel
+def halving_watermark_ok(
+    zone: Zone, order: int, mark: int, classzone_idx: int, alloc_flags: int
+) -> bool:
+    """Tell whether enough is free in blocks of each size: half of the mark for each order more.
+
+    What 2.6.24 calls ALLOC_HIGH is ALLOC_MIN_RESERVE here, its ALLOC_HARDER is ALLOC_NON_BLOCK.
+
+    Linux: zone_watermark_ok(), mm/page_alloc.c (2.6.24)
+    """
+    free = zone.nr_free_pages - (1 << order) + 1
+    least = mark
+    if alloc_flags & ALLOC_MIN_RESERVE:
+        least -= least // 2
+    if alloc_flags & ALLOC_NON_BLOCK:
+        least -= least // 4
+    if free <= least + zone.lowmem_reserve[classzone_idx]:
+        return False
+    for current in range(order):
+        free -= zone.free_area[current].nr_free << current
+        least >>= 1
+        if free <= least:
+            return False
+    return True
+
+
+@kernel
 def zone_watermark_ok(
     zone: Zone, order: int, mark: int, highest_zoneidx: int, alloc_flags: int
 ) -> bool:
@@ -64,6 +91,8 @@ def zone_watermark_ok(
 
     Linux: __zone_watermark_ok(), mm/page_alloc.c (6.1.116+)
     """
+    if zone.features & HALVING_WATERMARK:
+        return halving_watermark_ok(zone, order, mark, highest_zoneidx, alloc_flags)
     free = zone.nr_free_pages - unusable_free(zone, order, alloc_flags)
     least = mark
     if alloc_flags & ALLOC_RESERVES:
