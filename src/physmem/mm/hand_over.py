@@ -61,7 +61,10 @@ def free_boot_pages(m: Memory, pfns: Array[i64], orders: Array[i64], cpu: int) -
             return at
         zone = m.zones[number]
         size = 1 << order
-        if pfn & (size - 1) or pfn + size > zone.end_pfn or zone.mem_map[pfn].order != 0:
+        if pfn & (size - 1) or pfn + size > zone.end_pfn:
+            return at
+        zone.mem_map[pfn].zone = number  # to touch by reading first would cost a second page fault
+        if zone.mem_map[pfn].order != 0:
             return at
         mt = get_pageblock_migratetype(zone, pfn)
         if mt == NO_TYPE:
