@@ -3,7 +3,7 @@
 
     import physmem
 
-    machine = physmem.Machine.build("1GiB")          # a machine of your own ...
+    machine = physmem.boot("1GiB")                   # a machine of your own ...
     pfn = machine.alloc_pages(order=3)
     print(machine.buddyinfo())
 
@@ -18,6 +18,8 @@ from importlib import import_module
 TYPE_CHECKING = False  # type checkers know the name; `typing` would double the import time
 
 if TYPE_CHECKING:
+    from physmem.boot.start import boot
+    from physmem.firmware.hardware import Hardware
     from physmem.lib import errors
     from physmem.lib.errors import (
         BadCaptureError,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         BadRequestError,
         BadStateError,
         BadTraceError,
+        BootAllocError,
         CorruptStateError,
         OutOfMemoryError,
         PhysmemError,
@@ -45,6 +48,7 @@ __version__ = "0.1.0"
 _FROM = {
     "physmem.machine.machine": {"Machine": "Machine", "open_machine": "open_machine"}
     | {"open": "open_machine"},
+    "physmem.firmware.hardware": {"Hardware": "Hardware"},
     "physmem.machine.layout": {"Layout": "Layout"},
     "physmem.mm.state": {"State": "State"},
     "physmem.mm.compare": {"compare_states": "compare_states"},
@@ -60,6 +64,7 @@ _FROM = {
             "BadRequestError",
             "BadStateError",
             "BadTraceError",
+            "BootAllocError",
             "CorruptStateError",
             "OutOfMemoryError",
             "PhysmemError",
@@ -78,7 +83,9 @@ __all__ = [
     "BadRequestError",
     "BadStateError",
     "BadTraceError",
+    "BootAllocError",
     "CorruptStateError",
+    "Hardware",
     "Layout",
     "Machine",
     "OutOfMemoryError",
@@ -86,6 +93,7 @@ __all__ = [
     "Result",
     "State",
     "__version__",
+    "boot",
     "compare_states",
     "errors",
     "load",
@@ -98,8 +106,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name == "errors":
         return import_module("physmem.lib.errors")
-    if name == "replay":
-        return import_module("physmem.replay")  # a package that can be called
+    if name in {"boot", "replay"}:
+        return import_module(f"physmem.{name}")  # packages that can be called
     if name not in _WHERE:
         raise AttributeError(f"module 'physmem' has no attribute {name!r}")
     module, inner = _WHERE[name]

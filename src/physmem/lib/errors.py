@@ -49,3 +49,7 @@ class CorruptStateError(PhysmemError):
         super().__init__(f"{invariant}: {detail}")
         self.invariant = invariant
         self.detail = detail
+
+
+class BootAllocError(PhysmemError):
+    """A boot allocator gave up as the kernel would (panic, BUG), or was used after shut-down."""

@@ -227,6 +227,10 @@ class Ram:
             at = os.lseek(self._fd, start, os.SEEK_HOLE)
             yield start, at
 
+    def stored(self, paddr: int, size: int) -> bytes:
+        """Copy of bytes of the file itself, under any overlay: for saving."""
+        return self._bytes[paddr : paddr + size].tobytes()
+
     def copy(self) -> "Ram":
         """Independent memory with the same bytes, without overlays; costs what was written."""
         made = Ram(self.size)

@@ -16,29 +16,15 @@ from physmem.lib.ram import Ram
 from physmem.lib.struct import address
 from physmem.machine.layout import Layout
 from physmem.machine.load import fill_pageblocks, fill_pageset
+from physmem.machine.origin import MemMapPiece, Reserved
+from physmem.machine.profiles import feature_bits
 from physmem.machine.tables import Tables, build_tables
+from physmem.mm.entry import do_free_boot_pages, do_setup_reserve
+from physmem.mm.features import RESERVE_BLOCKS
 from physmem.mm.free_core import do_free_core, do_free_reserved
 from physmem.mm.lists import init_lists, mark_rest_in_use
 from physmem.mm.mmzone import NONE
 from physmem.mm.state import State
-
-
-@dataclass(frozen=True, order=True)
-class Reserved:
-    """Frames [start_pfn, end_pfn) that the page allocator never got, and who holds them."""
-
-    start_pfn: int
-    end_pfn: int
-    owner: str
-
-
-@dataclass(frozen=True)
-class MemMapPiece:
-    """Where the records of frames [start_pfn, end_pfn) lie: physical address, in bytes."""
-
-    start_pfn: int
-    end_pfn: int
-    paddr: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +36,11 @@ class Handover:
     state : zones with all sizes and pageblock types, their lists empty
     layout : zones, CPUs, nodes
     blocks : (pfn int64, order uint8) arrays of free blocks, in the order in which they are freed
+    to_head : single frames go through the hot list of CPU 0, larger blocks to HEAD (bootmem); else
+        all go to TAIL (memblock)
+    boot_pagesets : until all blocks are there, per-CPU lists keep nothing
+    early : frames (start, end) that were reserved and are given back before pageblocks are set
+        aside (kernels with RESERVE_BLOCKS)
     late : frames (start, end) that were reserved and are given back when the kernel is up
     reserved : what the page allocator does not get, without `late`
     mem_map : where the records of the frames lie
@@ -60,6 +51,9 @@ class Handover:
     state: State
     layout: Layout
     blocks: Sequence[tuple[Any, Any]]
+    to_head: bool = False
+    boot_pagesets: bool = False
+    early: Sequence[tuple[int, int]] = ()
     late: Sequence[tuple[int, int]] = ()
     reserved: Sequence[Reserved] = ()
     mem_map: Sequence[MemMapPiece] = ()
@@ -82,29 +76,41 @@ def hand_over(plan: Handover) -> Tables:
     for number, zone in enumerate(plan.state.zones):
         fill_pageblocks(tables, number, zone, plan.state)
         fill_pageset(tables, number, zone)
+    if plan.boot_pagesets:
+        for field_name, size in _BOOT_PAGESET.items():
+            tables.pageset[field_name] = size
+    free = _free_to_head if plan.to_head else _free_to_tail
     for pfns, orders in plan.blocks:
-        wrong = ready(do_free_core)(h, pfns, orders)
-        if wrong != NONE:
+        wrong = free(h, pfns, orders)
+        if wrong is not None:
             raise BadMachineError(
                 f"the boot allocator handed over frame {wrong:#x}, which is in no zone or in two;"
                 " the firmware map and the nodes do not fit together"
             )
-    for number in range(len(tables.zones)):
+    for number, zone in enumerate(plan.state.zones):
         ready(mark_rest_in_use)(h, number)
+        fill_pageset(tables, number, zone)
+    for start, end in plan.early:
+        ready(do_free_reserved)(h, start, end, 0)
+    if feature_bits(plan.layout.kernel) & RESERVE_BLOCKS:
+        for number in range(len(tables.zones)):
+            ready(do_setup_reserve)(h, number)
     for start, end in plan.late:
         ready(do_free_reserved)(h, start, end, 0)
-    if plan.ram is not None:
-        lay_mem_map(tables, plan.ram, plan.mem_map)
     return tables
 
 
-def lay_mem_map(tables: Tables, ram: Ram, pieces: Sequence[MemMapPiece]) -> None:
-    """Let the records of the frames lie at the physical addresses that the boot allocator gave.
+_BOOT_PAGESET = {"high": 0, "batch": 1, "cold_high": 0, "cold_batch": 1}
+"""Linux: boot_pageset[], mm/page_alloc.c (2.6.24)"""
 
-    The kernel's records are larger than ours (struct page: 32 to 64 bytes, `Page`: 16): ours fill
-    the first part of each piece, one behind the other.
-    """
-    records: Any = tables.mem_map
-    for piece in pieces:
-        part = records[piece.start_pfn : piece.end_pfn].view(np.uint8).reshape(-1)
-        ram.overlay(piece.paddr, part)
+
+def _free_to_tail(h: int, pfns: Any, orders: Any) -> int | None:
+    """Free blocks; the frame that could not be freed, or None."""
+    wrong = ready(do_free_core)(h, pfns, orders)
+    return None if wrong == NONE else int(wrong)
+
+
+def _free_to_head(h: int, pfns: Any, orders: Any) -> int | None:
+    """The same by way of CPU 0."""
+    wrong = ready(do_free_boot_pages)(h, pfns, orders.astype(np.int64), 0)
+    return None if wrong == NONE else int(pfns[wrong])

@@ -30,6 +30,7 @@ class Layout:
     kernel : profile whose rules the machine follows (`physmem.machine.profiles`)
     zonelist_order : "node" or "zone", as the boot parameter numa_zonelist_order; empty: the kernel
         decides (kernels without ZONE_ORDER know node order only)
+    page_shift : log2 of the bytes of a frame
     """
 
     zone_names: tuple[str, ...]
@@ -40,6 +41,7 @@ class Layout:
     watermark_boost_factor: int = 15000
     kernel: str = "6.1"
     zonelist_order: str = ""
+    page_shift: int = 12
 
     @property
     def nr_cpus(self) -> int:

@@ -31,31 +31,59 @@ def extend_run(zone: Zone, pfn: int, mt: int) -> bool:
 
 
 @kernel
-def free_pages_core(zone: Zone, pfn: int, order: int) -> None:
+def free_pages_core(zone: Zone, pfn: int, order: int, mt: int) -> None:
     """Free one block that was never allocated, to TAIL.
 
     Linux: __free_pages_core(), mm/page_alloc.c (6.1)
     """
-    mt = get_pageblock_migratetype(zone, pfn)
     if order == zone.max_order and mt != zone.isolate_type and extend_run(zone, pfn, mt):
         return
     free_one_page(zone, pfn, order, mt, True)
 
 
 @kernel
+def fills_largest(zone: Zone, pfns: Array[i64], orders: Array[u8], at: int) -> int:
+    """How many blocks from `at` on make exactly one of the largest order, or 0.
+
+    They would merge one after the other; what they do to other lists is undone before the end.
+    """
+    pfn = pfns[at]
+    order = int(orders[at])
+    size = 1 << zone.max_order
+    if order == 0 or order == zone.max_order or pfn & (size - 1) or pfn + size > zone.end_pfn:
+        return 0
+    nr = 1 << (zone.max_order - order)
+    if at + nr > len(pfns):
+        return 0
+    mt = get_pageblock_migratetype(zone, pfn)
+    for i in range(1, nr):
+        if orders[at + i] != order or pfns[at + i] != pfn + (i << order):
+            return 0
+        if get_pageblock_migratetype(zone, pfns[at + i]) != mt:
+            return 0
+    return nr
+
+
+@kernel
 def do_free_core(h: int, pfns: Array[i64], orders: Array[u8]) -> int:
     """Hand blocks over, in this order; NONE, or the first that lies in no zone or leaves its zone.
 
-    Linux: memblock_free_pages(), mm/page_alloc.c (6.1)
+    Linux: memblock_free_pages(), deferred_free_range(), mm/page_alloc.c (6.1)
     """
     m = memory_at(h)
-    for i in range(len(pfns)):
-        pfn = pfns[i]
-        order = int(orders[i])
+    at = 0
+    while at < len(pfns):
+        pfn = pfns[at]
+        order = int(orders[at])
         number = page_zone(m, pfn)
         if number == NONE or pfn + (1 << order) > m.zones[number].end_pfn:
             return pfn
-        free_pages_core(m.zones[number], pfn, order)
+        zone = m.zones[number]
+        nr = fills_largest(zone, pfns, orders, at)
+        if nr > 0:
+            order = zone.max_order
+        free_pages_core(zone, pfn, order, get_pageblock_migratetype(zone, pfn))
+        at += max(nr, 1)
     return NONE
 
 

@@ -271,4 +271,8 @@ def _old_zone(zone: ZoneState, context: _Context) -> list[str]:
 
 def _hot_and_cold(pcp: PcpState) -> list[tuple[int, int, int]]:
     """Count, high and batch of the hot list and of the cold one."""
-    return [(pcp.count, pcp.high, pcp.batch)]
+    hot, cold = pcp.lists
+    return [
+        (len(hot), pcp.high, pcp.batch),
+        (len(cold), pcp.cold_high or 0, pcp.cold_batch or 1),
+    ]
