@@ -210,6 +210,24 @@ def test_low_memory_is_spared(order, seen):
         made.alloc_pages(9)
 
 
+@pytest.mark.parametrize(("cpu", "left"), [(0, 0), (1, 1536)])
+def test_reserves_are_kept_from_requests_that_begin_in_a_higher_zone(cpu, left):
+    """Not from those that may use one: to node 0, DMA32 of node 1 is no lower zone."""
+    like = plan("64MiB", "x86_64", 1, 1, "2.6.24")[0]
+    parts = ((0, "DMA32", 0, 1024), (1, "DMA32", 4096, 3072), (1, "Normal", 7168, 1024))
+    zones = [_zone(like, *part) for part in parts]
+    zones[1].lowmem_reserve = [0, 0, 1500, 1500]
+    state = State(zones=zones, pageblock_order=9, migratetypes=like.migratetypes)
+    layout = Layout(zone_names=X86_64, cpu_node=(0, 1), thp=False, zonelist_order="node", **OLD)
+    made = Machine.from_state(state, layout)
+    for _ in range(20):
+        try:
+            made.alloc_pages(9, "GFP_USER_PAGECACHE", cpu=cpu)
+        except OutOfMemoryError:
+            break
+    assert made.zones[1].free_pages == left
+
+
 def _zone(state, node, name, start, span):
     free = [[[] for _ in range(5)] for _ in range(11)]
     free[10][2] = list(range(start, start + span, 1024))[::-1]

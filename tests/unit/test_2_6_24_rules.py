@@ -231,6 +231,16 @@ def test_frames_of_the_reserve_wait_on_a_list_that_nobody_looks_for_them_on():
     shows(toy, "o0/X:[0] o0/M:[17] o1/M:[18] o2/M:[20] o3/M:[24] o5/M:[32]")
 
 
+def test_without_grouping_no_pageblock_has_the_type_of_the_reserve():
+    toy = Toy("o5/M:[32,0]")
+    toy.machine.tables.zones["grouping_disabled"] = 1
+    toy.reserve(17)
+    shows(toy, "o5/M:[32] o5/X:[0]", "UUMM")
+    assert toy.alloc(5, "M") == 32  # all requests are for UNMOVABLE
+    toy.free(32, order=5)
+    shows(toy, "o5/U:[32] o5/X:[0]", "UUUM")
+
+
 # ---- hot and cold lists --------------------------------------------------------------------------
 
 

@@ -50,7 +50,7 @@ def watermarks(kbytes: int, present: int, lowmem: int, *, highmem: bool = False)
 
     Examples
     --------
-    >>> watermarks(3796, 221184, 4000 + 221184), watermarks(3796, 32768, 1, highmem=True)
+    >>> watermarks(3796, 221184, 225184), watermarks(3796, 32768, 225184, highmem=True)
     ([932, 1165, 1398, 0], [32, 66, 101, 0])
 
     Linux: setup_per_zone_pages_min(), mm/page_alloc.c (2.6.24)

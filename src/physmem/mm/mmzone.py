@@ -21,9 +21,9 @@ Invariants (named as `validate()` names them)
     free_coalesced    no two buddies of one order are both free (except across a pageblock barrier)
     list_links        next and prev agree; every member says the list's order and migratetype
     nr_free           free_area[order].nr_free counts the blocks of that order on all lists
-    nr_free_pages     = sum over orders of nr_free << order (ISOLATE blocks left out)
+    nr_free_pages     = sum over orders of nr_free << order (ISOLATE left out, unless it is free)
     nr_free_cma       = the same over the CMA lists
-    pcp_count         pageset[cpu].count = sum over its lists of length << order
+    pcp_count         pageset[cpu].count = sum over its lists of length << order; cold_count, too
     pcp_lists         blocks are aligned, in the zone, and of a cached type that belongs on the list
     in_use            a frame is in use, free, on a per-CPU list or not managed: exactly one
     pageblocks        types exist; isolated and HIGHATOMIC pageblocks are as many as counted
