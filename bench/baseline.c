@@ -69,7 +69,7 @@ struct zone {
 	i64 lowmem_reserve[NR_ZONES];
 	i64 nr_isolate, flags;
 	i64 block_order, max_order, thp;
-	i64 cma_type, isolate_type, grouping_disabled, boost_factor;
+	i64 cma_type, isolate_type, grouping_disabled, boost_factor, features;
 	i64 nr_steals, nr_claims;
 	i64 first_block;
 	struct free_area area[NR_ORDERS];
@@ -90,7 +90,7 @@ struct zoneref {
 struct memory {
 	i64 nr_zones, nr_nodes, nr_cpus, max_pfn;
 	i64 normal, movable, highmem, dma32, dma;
-	i64 nr_failed, nr_slowpath, block_order;
+	i64 nr_failed, nr_slowpath, block_order, features;
 	struct page *map;
 	i64 map_len;
 	struct zone *zones;

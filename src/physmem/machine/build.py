@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from physmem.lib.errors import BadMachineError
 from physmem.machine.layout import Layout, zone_names
+from physmem.machine.profiles import feature_bits
 from physmem.machine.sizing import (
     PAGE_SHIFT,
     lowmem_reserve,
@@ -21,6 +22,7 @@ from physmem.machine.sizing import (
     watermarks,
 )
 from physmem.machine.tables import MAX_PFN
+from physmem.mm.features import PCP_AUTO_TUNING
 from physmem.mm.mmzone import NR_PCP_LISTS, WMARK_HIGH, WMARK_LOW
 from physmem.mm.state import BLOCK_LETTERS, PcpState, State, ZoneState
 
@@ -73,14 +75,18 @@ def parse_size(size: str | int) -> int:
     return int(match[1]) << _UNITS[match[2].upper()]
 
 
-def plan(memory: str | int, arch: str, nodes: int, cpus: int) -> tuple[State, Layout]:
+def plan(
+    memory: str | int, arch: str, nodes: int, cpus: int, kernel: str = "6.1"
+) -> tuple[State, Layout]:
     """Zones of a machine, all free, still without watermarks and per-CPU sizes.
 
     Raises
     ------
     BadMachineError
-        Not a size, too little or too much of it, an unknown architecture, no CPU, no node.
+        Not a size, too little or too much of it, an unknown architecture or kernel, no CPU, no
+        node.
     """
+    feature_bits(kernel)
     names = zone_names(arch)
     shape = ARCHS[arch]
     frames = parse_size(memory) >> PAGE_SHIFT
@@ -91,6 +97,7 @@ def plan(memory: str | int, arch: str, nodes: int, cpus: int) -> tuple[State, La
         zone_names=names,
         cpu_node=tuple(cpu * nodes // cpus for cpu in range(cpus)),
         thp=shape.thp,
+        kernel=kernel,
     )
     block = 1 << max(layout.max_order, shape.pageblock_order)
     if frames < (1 if nodes == 1 else nodes * block):
@@ -182,6 +189,7 @@ def setup_sizes(state: State, layout: Layout, kbytes: int | None = None) -> None
     total = sum(zone.managed for zone in lowmem)
     if kbytes is not None and not 0 <= kbytes <= total << 2:
         raise BadMachineError(f"min_free_kbytes {kbytes}: the machine has {total << 2} kB")
+    tuned = feature_bits(layout.kernel) & PCP_AUTO_TUNING
     _set_watermarks(state, min_free_kbytes(total) if kbytes is None else kbytes)
     if kbytes is None and layout.thp:
         free = sum(max(0, zone.managed - zone.wmark[WMARK_HIGH]) for zone in lowmem)
@@ -198,13 +206,18 @@ def setup_sizes(state: State, layout: Layout, kbytes: int | None = None) -> None
         local = layout.cpu_node.count(zone.node) or layout.nr_cpus
         zone.pageset_batch = pcp_batch(zone.managed)
         zone.pageset_high = pcp_high(zone.wmark[WMARK_LOW], zone.pageset_batch, local)
+        tuning: dict[str, int] = {}
+        if tuned:
+            zone.pageset_high_max = pcp_high(zone.managed // 8, zone.pageset_batch, local)
+            tuning = {"high_min": zone.pageset_high, "high_max": zone.pageset_high_max}
         zone.pcp = [
             PcpState(
                 cpu=cpu,
                 count=0,
-                high=zone.pageset_high,
+                high=0 if tuned else zone.pageset_high,
                 batch=zone.pageset_batch,
                 lists=[[] for _ in range(NR_PCP_LISTS)],
+                **tuning,
             )
             for cpu in range(layout.nr_cpus)
         ]

@@ -12,6 +12,7 @@ from physmem.lib.jit import ready
 from physmem.lib.struct import address
 from physmem.machine.tables import Tables, nr_pageblocks
 from physmem.mm import mmzone
+from physmem.mm.features import PCP_AUTO_TUNING
 from physmem.mm.lists import (
     fill_free_list,
     fill_pcp_list,
@@ -23,6 +24,8 @@ from physmem.mm.lists import (
 from physmem.mm.pageblock import NO_TYPE
 from physmem.mm.state import NO_MEMORY, PcpState, State, ZoneState
 
+TUNING = ("high_min", "high_max", "alloc_factor", "free_count", "flags")
+"""Fields of `PcpState` and `PerCpuPages` that only kernels with auto-tuning have."""
 _FIRST_THP_LIST = 12
 _UNKNOWN = 254
 
@@ -147,8 +150,13 @@ def _fill_pagesets(tables: Tables, number: int, zone: ZoneState) -> None:
     """Sizes of the per-CPU lists, for CPUs that the state does not mention."""
     nr_cpus = int(tables.memory[0]["nr_cpus"])
     records = tables.pageset[number * nr_cpus : (number + 1) * nr_cpus]
-    records["high"] = max(zone.pageset_high, 0)
+    high = max(zone.pageset_high, 0)
+    records["high"] = high
     records["batch"] = max(zone.pageset_batch, 1)
+    if int(tables.zones[number]["features"]) & PCP_AUTO_TUNING:
+        records["high"] = 0
+        records["high_min"] = high
+        records["high_max"] = high if zone.pageset_high_max is None else zone.pageset_high_max
 
 
 def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> None:
@@ -167,6 +175,8 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> No
     record["high"] = pcp.high
     record["batch"] = pcp.batch
     record["free_factor"] = pcp.free_factor or 0
+    if int(tables.zones[number]["features"]) & PCP_AUTO_TUNING:
+        _fill_tuning(record, zone, pcp)
     block_order = int(tables.zones[number]["pageblock_order"])
     first_block = int(tables.zones[number]["first_block"])
     base = sum(nr_pageblocks(tables.zones[lower]) for lower in range(number))
@@ -189,6 +199,20 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> No
         msg = (
             f"zone {zone.name}, cpu {pcp.cpu}: count {pcp.count}, but {int(record['count'])}"
             " frames are on the lists; record the state again"
+        )
+        raise BadStateError(msg)
+
+
+def _fill_tuning(record: Any, zone: ZoneState, pcp: PcpState) -> None:
+    """What a kernel keeps that sizes its per-CPU lists itself; what a state lacks is at its start."""
+    for name in TUNING:
+        value = getattr(pcp, name)
+        if value is not None:
+            record[name] = value
+    if not 0 <= int(record["high_min"]) <= int(record["high_max"]):
+        msg = (
+            f"zone {zone.name}, cpu {pcp.cpu}: high_min {int(record['high_min'])}, high_max"
+            f" {int(record['high_max'])} are impossible"
         )
         raise BadStateError(msg)
 
@@ -248,14 +272,18 @@ def _read_zone(
     areas = zone["free_area"][: int(zone["max_order"]) + 1]
     pagesets = tables.pageset[number * nr_cpus : (number + 1) * nr_cpus]
 
+    tuned = int(zone["features"]) & PCP_AUTO_TUNING
+
     def pcp(cpu: int, record: Any) -> PcpState:
         heads = record["head"].tolist()
+        tuning = {name: int(record[name]) for name in TUNING} if tuned else {}
         return PcpState(
             cpu=cpu,
             count=int(record["count"]),
             high=int(record["high"]),
             batch=int(record["batch"]),
-            free_factor=int(record["free_factor"]),
+            free_factor=None if tuned else int(record["free_factor"]),
+            **tuning,
             lists=[reader.members(head, f"zone {name}, cpu {cpu}") for head in heads],
         )
 
@@ -270,7 +298,8 @@ def _read_zone(
         boost=int(zone["watermark_boost"]),
         highatomic=int(zone["nr_reserved_highatomic"]),
         lowmem_reserve=zone["lowmem_reserve"][: len(zone_names)].tolist(),
-        pageset_high=int(pagesets[0]["high"]),
+        pageset_high=int(pagesets[0]["high_min" if tuned else "high"]),
+        pageset_high_max=int(pagesets[0]["high_max"]) if tuned else None,
         pageset_batch=int(pagesets[0]["batch"]),
         free=[
             [

@@ -23,7 +23,7 @@ from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
 from physmem.machine.validate import validate_tables
 from physmem.mm.compare import compare_states
 from physmem.mm.entry import do_alloc_pages, do_alloc_pages_bulk, do_drain, do_free_pages
-from physmem.mm.gfp import GFP_6_1, format_gfp, parse_gfp
+from physmem.mm.gfp import GFP_6_1, TABLES, format_gfp, parse_gfp
 from physmem.mm.gfp_bits import GFP_ACCOUNT_BIT
 from physmem.mm.mmzone import HEAD_IN_USE, NONE, PG_IN_USE, PG_MOVABLE
 from physmem.mm.page_check import OUTSIDE
@@ -60,6 +60,7 @@ class Machine:
         self._nr_cpus = layout.nr_cpus
         self._nr_nodes = len(tables.zonelist) // len(tables.zones)
         self._cpu_node = layout.cpu_node
+        self._gfp_table = TABLES.get(layout.kernel, GFP_6_1)
         self._gfp: dict[Hashable, int] = {}
         self._alloc = ready(do_alloc_pages)
         self._free = ready(do_free_pages)
@@ -97,8 +98,9 @@ class Machine:
         nodes: int = 1,
         cpus: int = 1,
         min_free_kbytes: int | None = None,
+        kernel: str = "6.1",
     ) -> "Machine":
-        """Machine with all memory free, every pageblock MOVABLE, and the sizes of Linux 6.1.
+        """Machine with all memory free, every pageblock MOVABLE, and the sizes of a Linux.
 
         Zones are those of the architecture, split evenly among nodes; watermarks, reserves and
         per-CPU lists follow the rules of a kernel that starts with all of this memory. It is no
@@ -115,6 +117,8 @@ class Machine:
             CPUs are spread over the nodes.
         min_free_kbytes : int, optional
             Reserve as an administrator would set it (sysctl vm.min_free_kbytes).
+        kernel : str
+            Profile whose rules the machine follows (`physmem.machine.profiles`).
 
         Raises
         ------
@@ -126,7 +130,7 @@ class Machine:
         >>> [zone.name for zone in Machine.build("8GiB", cpus=4).zones]
         ['DMA', 'DMA32', 'Normal']
         """
-        state, layout = plan(memory, arch, nodes, cpus)
+        state, layout = plan(memory, arch, nodes, cpus, kernel)
         setup_sizes(state, layout, min_free_kbytes)
         ungrouped = grouping_disabled(state)
         if ungrouped:
@@ -167,7 +171,7 @@ class Machine:
         order : int
             0 .. `layout.max_order`.
         gfp : str or int
-            Flags as names joined by "|", or their bits as in Linux 6.1.
+            Flags as names joined by "|", or their bits, as in the machine's Linux.
         cpu : int
             CPU that asks: its per-CPU lists are used.
         node : int, optional
@@ -437,7 +441,7 @@ class Machine:
     def _parse(self, gfp: Any) -> int:
         if not isinstance(gfp, str):
             gfp = self._integer("gfp", gfp)
-        bits = self._gfp[gfp] = parse_gfp(gfp)
+        bits = self._gfp[gfp] = parse_gfp(gfp, self._gfp_table)
         return bits
 
     def _zone_numbers(self, zone: str | int | None) -> list[int]:
@@ -456,7 +460,7 @@ class Machine:
 
     def _refused(self, order: int, bits: int, cpu: int, node: int | None) -> OutOfMemoryError:
         nid = self._node(self._cpu_node[cpu] if node is None else node)
-        request = f"alloc_pages(order={order}, gfp={format_gfp(bits, GFP_6_1)}, {cpu=}, node={nid})"
+        request = f"alloc_pages(order={order}, gfp={format_gfp(bits, self._gfp_table)}, {cpu=}, node={nid})"
         return OutOfMemoryError(f"{request}: no zone can serve it; {free_counts(self.zones)}")
 
     def __repr__(self) -> str:

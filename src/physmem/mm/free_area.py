@@ -7,7 +7,7 @@ mm/page_alloc.c (6.1)
 
 from physmem.lib.jit import kernel
 from physmem.mm.list import list_add, list_add_tail, list_del
-from physmem.mm.mmzone import Zone
+from physmem.mm.mmzone import MIGRATE_HIGHATOMIC, Zone
 
 
 @kernel
@@ -37,6 +37,10 @@ def move_to_free_list(zone: Zone, pfn: int, mt: int) -> None:
     Linux: move_to_free_list(), mm/page_alloc.c (6.1)
     """
     order = zone.mem_map[pfn].order - 1
+    if zone.mem_map[pfn].mt == MIGRATE_HIGHATOMIC:
+        zone.nr_free_highatomic -= 1 << order
+    if mt == MIGRATE_HIGHATOMIC:
+        zone.nr_free_highatomic += 1 << order
     list_del(zone, pfn)
     list_add_tail(zone, pfn, zone.free_area[order].head[mt])
     zone.mem_map[pfn].mt = mt
