@@ -47,17 +47,19 @@ class Decays:
     seen : (k,) int64, rows of the first drain of each
     rows : (m + 1,) int64, rows before which one shows in no line; then the number of rows
     cpus : (m,) uint16, CPU of each of these
+    times : (m,) int64, ns, when they are assumed to come
     """
 
     seen: NDArray[np.int64]
     rows: NDArray[np.int64]
     cpus: NDArray[np.uint16]
+    times: NDArray[np.int64]
 
 
 def no_decays(nr_rows: int) -> Decays:
     """Lists that do not decay, or nobody knows when."""
     none = np.empty(0, np.int64)
-    return Decays(none, np.array([nr_rows], np.int64), np.empty(0, np.uint16))
+    return Decays(none, np.array([nr_rows], np.int64), np.empty(0, np.uint16), none)
 
 
 @kernel
@@ -104,17 +106,18 @@ def unseen_decays(
     """Put a decay at each second of each CPU in which none shows."""
     phase = phase_of(time[seen])
     if phase is None:
-        return no_decays(len(time))
+        phase = int(time[0]) % PERIOD  # any; the first decay that is found puts the others right
     first = (int(time[0]) - phase) // PERIOD + 1
     last = (int(time[-1]) - phase) // PERIOD
     seconds = np.arange(first, last + 1)
-    rows, cpus = [], []
+    due, cpus = [], []
     for each in range(nr_cpus):
         shown = time[seen[cpu[seen] == each]]
         missing = np.setdiff1d(seconds, (shown - phase + JITTER) // PERIOD)
-        rows.append(np.searchsorted(time, missing * PERIOD + phase))
+        due.append(missing * PERIOD + phase)
         cpus.append(np.full(len(missing), each, np.uint16))
-    every, owners = np.concatenate(rows), np.concatenate(cpus)
-    order = np.argsort(every, kind="stable")
-    return Decays(seen, np.append(every[order], len(time)), owners[order])
+    times, owners = np.concatenate(due), np.concatenate(cpus)
+    order = np.argsort(times, kind="stable")
+    rows = np.searchsorted(time, times[order])
+    return Decays(seen, np.append(rows, len(time)), owners[order], times[order])
 

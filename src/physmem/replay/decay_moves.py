@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Other times for the decays that no line shows, when an answer differs.
 
-A decay comes at a whole second of the kernel's clock, or later; the phase of that clock is known
-only as well as the decays that show tell it. Where it comes matters only between requests that
-refill or drain, because there `high` is used or moved: these are the places that are tried.
+A decay comes at a whole second of the kernel's clock, or a little later; the phase of that clock is
+known only as well as the decays that show tell it. Where it comes matters only between requests
+that refill or drain, because there `high` is used or moved: these are the places that are tried.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from physmem.replay.requests import Requests
 EARLIER = 600_000_000
 LATER = 1_000_000_000
 """ns before and behind its assumed time in which a decay is sought."""
+LATE = 100_000_000
+"""ns that a decay is late at most on a CPU that has work."""
 PLACES = 256
 """Places tried per decay."""
 BEFORE = 2
@@ -51,10 +53,14 @@ class DecayToggle:
 
 @dataclass(frozen=True)
 class DecayMove:
-    """Let an unseen decay come at position `target` of the order instead of at `source`."""
+    """Let an unseen decay come at position `target` of the order instead of at `source`.
+
+    `time` is the nearest to the assumed one with which it comes there.
+    """
 
     source: int
     target: int
+    time: int
 
     @property
     def first(self) -> int:
@@ -70,39 +76,29 @@ class DecayMove:
         requests.shift(self.target, self.source)
 
     def mark(self, requests: Requests) -> None:
-        """Note that the decay was moved; when it came earlier, the later ones do so too.
+        """Note that the decay was moved; where that shows a wrong phase, the later ones move, too.
 
-        Decays come late but never early: the phase was assumed too late.
+        Decays come late, by little when the CPU has work, and never early.
         """
-        moved = requests.requests[self.target]
-        time = requests.time
-        assert time is not None
-        behind = requests.requests[self.target + 1 :]
-        there = np.flatnonzero(behind["kind"] != 0)[:1]
-        row = int(behind["row"][there[0]]) if len(there) else len(time) - 1
-        shift = int(time[row]) - int(time[moved["row"]])
-        moved["row"] = row
-        moved["race"] |= REORDERED
-        if shift < 0:
+        shift = self.time - int(requests.outcome[self.target])
+        requests.outcome[self.target] = self.time
+        requests.requests["race"][self.target] |= REORDERED
+        if shift < 0 or shift > LATE:
             _shift_later(requests, self.target, shift)
 
 
 def _shift_later(requests: Requests, after: int, shift: int) -> None:
-    """Let all unseen decays behind a position come earlier."""
-    time = requests.time
-    assert time is not None
-    for at in unseen_decays(requests.requests[after + 1 :]) + after + 1:
-        row = int(np.searchsorted(time, time[requests.requests["row"][at]] + shift))
-        target = _position_of(requests.requests, row, int(at))
-        if after < target < at:
-            requests.requests["row"][at] = row
-            requests.shift(int(at), target)
-
-
-def _position_of(requests: NDArray[Any], row: int, below: int) -> int:
-    """First position of a request at or behind a row, sought from `below` downwards."""
-    rows = np.maximum.accumulate(requests["row"][:below])
-    return int(np.searchsorted(rows, row))
+    """Let all unseen decays behind a position come earlier, or later."""
+    assert requests.time is not None
+    decays = (unseen_decays(requests.requests[after + 1 :]) + after + 1).tolist()
+    for at in decays if shift < 0 else decays[::-1]:
+        time = int(requests.outcome[at]) + shift
+        row = int(np.searchsorted(requests.time, time))
+        order = np.maximum.accumulate(requests.requests["row"])
+        place = max(int(np.searchsorted(order, row)), after + 1)
+        requests.outcome[at] = time
+        requests.requests["row"][at] = min(row, len(requests.time) - 1)
+        requests.shift(at, place - 1 if place > at else place)
 
 
 def unseen_decays(requests: NDArray[Any]) -> NDArray[np.intp]:
@@ -118,13 +114,14 @@ def decay_moves(requests: Requests, at: int) -> Iterator[DecayMove | DecayToggle
     here = int(np.searchsorted(decays, at, side="right"))
     around = decays[max(here - BEFORE, 0) : here + 1][::-1].tolist()
     for source in around:
-        assumed = int(requests.time[requests.requests["row"][source]])
+        assumed = int(requests.outcome[source])
         places = _places(requests, assumed)
-        away = np.abs(requests.time[requests.requests["row"][places]] - assumed)
-        for place in places[np.argsort(away, kind="stable")][:PLACES].tolist():
-            target = place - 1 if place > source else place
-            if target != source and min(source, target) <= at:
-                yield DecayMove(source, target)
+        times = requests.time[requests.requests["row"][places]]
+        nearest = np.argsort(np.abs(times - assumed), kind="stable")[:PLACES]
+        for place, time in zip(places[nearest].tolist(), times[nearest].tolist(), strict=True):
+            # right before a request that is earlier, right behind one that is later
+            if place != source and min(source, place) <= at:
+                yield DecayMove(source, place, time)
     for source in around:
         if source <= at:
             yield DecayToggle(source)
@@ -132,9 +129,8 @@ def decay_moves(requests: Requests, at: int) -> Iterator[DecayMove | DecayToggle
 
 def _places(requests: Requests, assumed: int) -> NDArray[np.intp]:
     """Positions of the requests near a time that refill or drain."""
-    time = requests.time
-    assert time is not None
-    rows = np.searchsorted(time, (assumed - EARLIER, assumed + LATER))
+    assert requests.time is not None
+    rows = np.searchsorted(requests.time, (assumed - EARLIER, assumed + LATER))
     order = np.maximum.accumulate(requests.requests["row"])
     low, high = np.searchsorted(order, rows)
     part = requests.requests[low:high]

@@ -69,6 +69,7 @@ class Lowering:
     ev_time: Array[i64]  # ns; empty where per-CPU lists do not decay
     decay_rows: Array[i64]  # ascending: rows before which lists decay unseen; the last: no row
     decay_cpus: Array[u16]  # by decay row
+    decay_times: Array[i64]  # by decay row: ns
     seen_decays: Array[i64]  # rows of the first drain of each decay that shows
     node_of_cpu: Array[i64]
     flows: Array[Flow]

@@ -251,6 +251,7 @@ def lower(h: int) -> int:
             at = _append(w, min(row, len(w.ev_kind) - 1), DECAY)
             w.requests[at].cpu = w.decay_cpus[part]
             w.requests[at].race = UNSEEN
+            w.outcome[at] = w.decay_times[part]
     return _group(w)
 
 

@@ -34,7 +34,8 @@ class Requests:
     ----------
     requests : (n,) Request records in the order in which they are carried out
     expected : (k,) int64, packed consequences grouped by request
-    outcome : (n,) int64, frame of each allocation (-1: failed; no allocation)
+    outcome : (n,) int64, frame of each allocation (-1: failed; no allocation); of a decay that no
+        line shows: when it is assumed to come, ns
     owner : (rows,) int32, by row of the events: request of a consequence, or -1
     unexplained : consequences that belong to no request
     flow_of_task : (rows,) int32, number of the task of each row
@@ -143,6 +144,7 @@ def lower_events(
     more: dict[str, NDArray[Any]] = {
         "decay_rows": found.rows,
         "decay_cpus": found.cpus,
+        "decay_times": found.times,
         "seen_decays": found.seen,
         "requests": np.zeros(most, dtype_of(Request)),
         "outcome": np.empty(most, np.int64),

@@ -33,6 +33,7 @@ TRIALS_PER_RACE = 40
 MIN_PROGRESS = 64
 """Requests that must go by without a difference before an explanation is believed."""
 DECAY_LOOK_AHEAD = 50_000
+DECAY_TRIALS = 800
 WORTH_A_CHECKPOINT = 2_000
 """Requests that trials of decays need not carry out again and again."""
 Change = Move | Toggle | DecayMove | DecayToggle
@@ -214,7 +215,9 @@ class Runner:
         found = self.divergence(at)
         moves = list(decay_moves(self.requests, at))
         self._checkpoint_at(min((move.first for move in moves), default=at), at)
+        trials, self.trials_left = self.trials_left, min(DECAY_TRIALS, len(moves))
         best, best_stop = self._best(at, moves, DECAY_LOOK_AHEAD)
+        self.trials_left = trials
         if best is None or best_stop < min(at + LOOK_AHEAD, len(self.requests)):
             races = candidates(self.requests, at, found.expected, found.predicted)
             other, other_stop = self._best(at, races, LOOK_AHEAD)
