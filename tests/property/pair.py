@@ -19,7 +19,7 @@ from physmem.machine.machine import open_machine
 from physmem.mm.alloc_flags import ALLOC_PCP_BUSY
 from physmem.mm.entry import do_drain
 from physmem.mm.gfp import parse_gfp
-from physmem.mm.mmzone import ZONE_RECLAIM_ACTIVE
+from physmem.mm.mmzone import ZONE_BELOW_HIGH, ZONE_RECLAIM_ACTIVE
 from physmem.mm.state import State
 
 GFP = tuple(
@@ -304,6 +304,14 @@ class Pair:
         ready(do_drain)(self.handle, zone, cpu, False)
         self.both(None, lambda t: t.drain_zone_pages(zone, cpu))
 
+    def tick(self, cpu):
+        """Let a second pass for one CPU."""
+        cpu %= self.shape.nr_cpus
+        self.machine.tick(cpu)
+        if self.shape.features.pcp_auto_tuning:
+            for number in range(len(self.shape.zones)):
+                self.both(None, lambda t, n=number: t.pcp[n][cpu].decay_pcp_high())
+
     def reclaim(self, zone, active):
         """Say that kswapd works on a zone, or that it sleeps again: per-CPU lists are shorter."""
         zone %= len(self.shape.zones)
@@ -344,6 +352,7 @@ class Pair:
         for zone, record in zip(self.twin.zones, self.machine.tables.zones, strict=True):
             assert zone.nr_free_pages == int(record["nr_free_pages"])
             assert zone.nr_free_cma_pages == int(record["nr_free_cma"])
+            assert zone.below_high == (int(record["zone_flags"]) & ZONE_BELOW_HIGH != 0)
         self.machine.validate()
 
 
@@ -385,7 +394,7 @@ def _random_alloc(rng, cpu):
 
 
 def _random_other(rng, cpu, frames):
-    dice = rng.randrange(32)
+    dice = rng.randrange(35)
     if dice < 6:
         return ("part", rng.randrange(1 << 16), rng.randrange(1 << 8), cpu, rng.random() < 0.1)
     if dice < 7:
@@ -407,4 +416,6 @@ def _random_other(rng, cpu, frames):
         return ("burst", rng.choice((5, 30, 90, 90)), rng.randrange(4), cpu)
     if dice < 30:
         return ("free_loaded", rng.randrange(frames), rng.randrange(6), cpu)
+    if dice < 33:
+        return ("tick", cpu)
     return ("reclaim", rng.randrange(4), rng.random() < 0.4)

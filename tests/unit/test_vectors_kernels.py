@@ -17,14 +17,16 @@ from physmem.lib.jit import ready
 from physmem.lib.struct import address
 from physmem.machine.layout import Layout, zone_names
 from physmem.machine.machine import Machine
+from physmem.mm.features import BELOW_HIGH
 from physmem.mm.gfp import __GFP_MOVABLE, __GFP_RECLAIMABLE
+from physmem.mm.mmzone import PCPF_PREV_FREE_HIGH_ORDER
 from physmem.mm.state import BLOCK_LETTERS, PcpState, State, ZoneState
 
 VECTOR_FILE = Path(__file__).parents[1] / "vectors" / "buddy_sequences.json.xz"
 VECTORS = [
     vector
     for vector in json.loads(lzma.decompress(VECTOR_FILE.read_bytes()))
-    if vector["version"] == "6.1"
+    if vector["version"] in ("6.1", "6.12")
 ]
 GFP = {"U": 0, "M": __GFP_MOVABLE, "R": __GFP_RECLAIMABLE}
 
@@ -36,7 +38,10 @@ def machine_of(vector):
     free = [[[] for _ in BLOCK_LETTERS] for _ in range(vector["orders"])]
     for key, pfns in initial["free_lists"].items():
         free[int(key[:-1])][BLOCK_LETTERS.index(key[-1])] = list(pfns)
-    batch, high = vector["batch"], vector["high"]
+    batch, high = vector["batch"], vector.get("high", vector.get("high0"))
+    tuning = {}
+    if vector["version"] == "6.12":
+        tuning = {"high_min": vector["high_min"], "high_max": vector["high_max"]}
     zone = ZoneState(
         node=0,
         name="Normal",
@@ -46,22 +51,36 @@ def machine_of(vector):
         present=span,
         wmark=[0, 0, 0, 0],
         free=free,
-        pcp=[PcpState(cpu=0, count=0, high=high, batch=batch, lists=[[] for _ in range(14)])],
+        pcp=[
+            PcpState(
+                cpu=0, count=0, high=high, batch=batch, lists=[[] for _ in range(14)], **tuning
+            )
+        ],
         pageblocks=initial["blocks"],
         pageset_high=high,
         pageset_batch=batch,
     )
     layout = Layout(
-        zone_names=zone_names("x86_64"), max_order=vector["orders"] - 1, watermark_boost_factor=0
+        zone_names=zone_names("x86_64"),
+        max_order=vector["orders"] - 1,
+        watermark_boost_factor=0,
+        kernel=vector["version"],
     )
     machine = Machine.from_state(State(zones=[zone], pageblock_order=vector["pbo"]), layout)
+    # without watermarks no zone is ever below its high mark
+    machine.tables.zones["features"] &= ~BELOW_HIGH
     machine.tracing()
     return machine
 
 
-def final_of(machine):
+def final_of(machine, version):
     zone = machine.snapshot().zones[0]
-    return {
+    pcp = zone.pcp[0]
+    sizes = {"free_factor": pcp.free_factor}
+    if version == "6.12":
+        sizes = {name: getattr(pcp, name) for name in ("high", "alloc_factor", "free_count")}
+        sizes["prev"] = pcp.flags & PCPF_PREV_FREE_HIGH_ORDER
+    return sizes | {
         "free_lists": {
             f"{order}{letter}": pfns
             for order, row in enumerate(zone.free)
@@ -70,13 +89,12 @@ def final_of(machine):
         },
         "blocks": zone.pageblocks,
         "nr_free_pages": machine.nr_free_pages,
-        "pcp": {str(index): pfns for index, pfns in enumerate(zone.pcp[0].lists) if pfns},
-        "count": zone.pcp[0].count,
-        "free_factor": zone.pcp[0].free_factor,
+        "pcp": {str(index): pfns for index, pfns in enumerate(pcp.lists) if pfns},
+        "count": pcp.count,
     }
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: str(vector["seed"]))
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['version']}-{v['seed']}")
 def test_random_sequence(vector):
     machine = machine_of(vector)
     alloc, h = ready(native.alloc_freely), address(machine.tables.memory)
@@ -93,8 +111,8 @@ def test_random_sequence(vector):
         if step % 16 == 0:
             machine.validate()
     machine.validate()
-    assert final_of(machine) == vector["final"]
+    assert final_of(machine, vector["version"]) == vector["final"]
 
 
-def test_all_vectors_of_this_kernel_are_there():
-    assert len(VECTORS) == 14
+def test_all_vectors_of_these_kernels_are_there():
+    assert [vector["version"] for vector in VECTORS] == ["6.1"] * 14 + ["6.12"] * 14

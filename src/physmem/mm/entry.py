@@ -3,12 +3,13 @@
 
 from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
+from physmem.mm.features import PCP_AUTO_TUNING
 from physmem.mm.lists import memory_at
 from physmem.mm.mmzone import NONE
 from physmem.mm.page_alloc import alloc_pages, bulk_page, bulk_zone
 from physmem.mm.page_check import FREED, OUTSIDE, enclosing_block, why_not_free
 from physmem.mm.page_free import free_commit, free_prepare, page_zone
-from physmem.mm.pcp import drain_pages_zone, drain_zone_pages
+from physmem.mm.pcp import decay_pcp_high, drain_pages_zone, drain_zone_pages
 
 BAD_ARGUMENT = -2
 """No such order, CPU or node."""
@@ -84,3 +85,15 @@ def do_drain(h: int, number: int, cpu: int, everything: bool) -> None:
         drain_pages_zone(m.zones[number], cpu)
     else:
         drain_zone_pages(m.zones[number], cpu)
+
+
+@kernel
+def do_tick(h: int, cpu: int) -> None:
+    """What a second changes on one CPU: per-CPU lists that size themselves decay, of each zone.
+
+    Linux: refresh_cpu_vm_stats(), mm/vmstat.c (6.12)
+    """
+    m = memory_at(h)
+    if m.features & PCP_AUTO_TUNING:
+        for number in range(m.nr_zones):
+            decay_pcp_high(m.zones[number], cpu)

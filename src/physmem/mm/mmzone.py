@@ -23,7 +23,7 @@ Invariants (named as `validate()` names them)
     nr_free           free_area[order].nr_free counts the blocks of that order on all lists
     nr_free_pages     = sum over orders of nr_free << order (ISOLATE blocks left out)
     nr_free_cma       = the same over the CMA lists
-    nr_free_highatomic  = the same over the HIGHATOMIC lists
+    nr_free_highatomic  FREE_HIGHATOMIC: the same over the HIGHATOMIC lists
     pcp_count         pageset[cpu].count = sum over its lists of length << order
     pcp_lists         blocks are aligned, in the zone, and of a cached type that belongs on the list
     in_use            a frame is in use, free, on a per-CPU list or not managed: exactly one
@@ -146,7 +146,7 @@ class Zone:
     managed_pages: i64
     nr_free_pages: i64  # frames on the free lists, ISOLATE left out
     nr_free_cma: i64
-    nr_free_highatomic: i64
+    nr_free_highatomic: i64  # FREE_HIGHATOMIC only: else blocks of mixed types spoil it
     watermark: Annotated[Array[i64], NR_WMARK]  # min, low, high, promo without the boost
     watermark_boost: i64
     nr_reserved_highatomic: i64

@@ -9,7 +9,11 @@ leaves no trace when it goes.
 
 from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
-from physmem.mm.features import FREES_READ_BLOCK_TYPE, LIST_TYPE_IS_BLOCK_TYPE
+from physmem.mm.features import (
+    FREE_HIGHATOMIC,
+    FREES_READ_BLOCK_TYPE,
+    LIST_TYPE_IS_BLOCK_TYPE,
+)
 from physmem.mm.lists import memory_at
 from physmem.mm.mmzone import (
     HEAD_IN_USE,
@@ -159,7 +163,7 @@ def check_free_lists(m: Memory, zone: Zone, report: Array[i64]) -> int:
         return broken(report, NR_FREE_PAGES, NONE, free, zone.nr_free_pages)
     if cma != zone.nr_free_cma:
         return broken(report, NR_FREE_CMA, NONE, cma, zone.nr_free_cma)
-    if highatomic != zone.nr_free_highatomic:
+    if zone.features & FREE_HIGHATOMIC and highatomic != zone.nr_free_highatomic:
         return broken(report, NR_FREE_HIGHATOMIC, NONE, highatomic, zone.nr_free_highatomic)
     return WHOLE
 
