@@ -88,7 +88,7 @@ class Machine(Requests):
                 if pfn is not None:
                     self.prep_new_page(zone, pfn, order, gfp)
                     if self.features.highatomic and flags & ALLOC_HIGHATOMIC:
-                        zone.reserve_highatomic_pageblock(pfn)
+                        zone.reserve_highatomic_pageblock(pfn, order)
                     return pfn
             if not flags & ALLOC_NOFRAGMENT:
                 return None

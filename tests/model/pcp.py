@@ -222,8 +222,10 @@ class PerCpuPagesAuto(PerCpuPages):
         if self.high > self.high_min:
             lowest = max(self.high_min, self.count - (self.batch << PCP_BATCH_SCALE_MAX))
             self.high = max(lowest, self.high - (self.high >> 3))
-        if self.count > self.high:
-            self.free_pcppages_bulk(self.count - self.high, 0)
+        to_drain = self.count - self.high
+        while to_drain > 0:  # batch by batch: each may go beyond its portion by a part of a chunk
+            self.free_pcppages_bulk(min(to_drain, self.batch), 0)
+            to_drain -= self.batch
 
 
 class PerCpuPagesHotCold(PerCpuPages):

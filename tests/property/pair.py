@@ -20,7 +20,7 @@ from physmem.mm.alloc_flags import ALLOC_PCP_BUSY
 from physmem.mm.entry import do_drain, do_setup_reserve
 from physmem.mm.features import HOT_COLD, RESERVE_BLOCKS
 from physmem.mm.gfp import TABLES, parse_gfp
-from physmem.mm.mmzone import ZONE_RECLAIM_ACTIVE
+from physmem.mm.mmzone import ZONE_BELOW_HIGH, ZONE_RECLAIM_ACTIVE
 from physmem.mm.state import State
 
 GFP = tuple(
@@ -81,7 +81,7 @@ GFP_2_6_24 = tuple(
     )
 )
 assert len(GFP) == len(GFP_2_6_24)
-REQUESTS = {"2.6.24": GFP_2_6_24, "6.1": GFP}
+REQUESTS = {"2.6.24": GFP_2_6_24, "6.1": GFP, "6.12": GFP}
 """Flags of requests by the kernel whose bits they are."""
 
 _NEAR = ((0, 1), (0, 1), (0, -1), (1, 0), (-1, 0), (2, -1), (-4, 2), (0, 3))
@@ -378,6 +378,14 @@ class Pair:
         ready(do_drain)(self.handle, zone, cpu, False)
         self.both(None, lambda t: t.drain_zone_pages(zone, cpu))
 
+    def tick(self, cpu):
+        """Let a second pass for one CPU."""
+        cpu %= self.shape.nr_cpus
+        self.machine.tick(cpu)
+        if self.shape.features.pcp_auto_tuning:
+            for number in range(len(self.shape.zones)):
+                self.both(None, lambda t, n=number: t.pcp[n][cpu].decay_pcp_high())
+
     def reclaim(self, zone, active):
         """Say that kswapd works on a zone, or that it sleeps again: per-CPU lists are shorter."""
         zone %= len(self.shape.zones)
@@ -418,6 +426,7 @@ class Pair:
         for zone, record in zip(self.twin.zones, self.machine.tables.zones, strict=True):
             assert zone.nr_free_pages == int(record["nr_free_pages"])
             assert zone.nr_free_cma_pages == int(record["nr_free_cma"])
+            assert zone.below_high == (int(record["zone_flags"]) & ZONE_BELOW_HIGH != 0)
         self.machine.validate()
 
 
@@ -459,7 +468,7 @@ def _random_alloc(rng, cpu):
 
 
 def _random_other(rng, cpu, frames):
-    dice = rng.randrange(35)
+    dice = rng.randrange(38)
     if dice < 6:
         return ("part", rng.randrange(1 << 16), rng.randrange(1 << 8), cpu, rng.random() < 0.1)
     if dice < 7:
@@ -485,4 +494,6 @@ def _random_other(rng, cpu, frames):
         return ("reclaim", rng.randrange(4), rng.random() < 0.4)
     if dice < 34:
         return ("cold", rng.randrange(1 << 16), cpu)
+    if dice < 37:
+        return ("tick", cpu)
     return ("reserve", rng.randrange(4), rng.choice((0, 4, 30, 70, 150)))

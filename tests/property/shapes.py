@@ -10,34 +10,26 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
-from tests.model import V2_6_24, V61, V61_CMA, V61_I386, Features, ZoneSpec
+from tests.model import V2_6_24, V61, V61_CMA, V61_I386, V612, Features, ZoneSpec
 from tests.model import Machine as TwinMachine
-from tests.model.features import ALLOC_KSWAPD, ALLOC_NO_WATERMARKS
 
 from physmem.machine.layout import Layout, zone_names
 from physmem.machine.machine import Machine
-from physmem.mm.mmzone import HEAD_ON_PCP, PG_IN_USE, PG_MOVABLE, PG_PREPARED, ZONE_RECLAIM_ACTIVE
+from physmem.mm.mmzone import (
+    HEAD_ON_PCP,
+    PG_IN_USE,
+    PG_MOVABLE,
+    PG_PREPARED,
+    ZONE_BELOW_HIGH,
+    ZONE_RECLAIM_ACTIVE,
+)
 from physmem.mm.state import State
 
 X86_64, I386 = zone_names("x86_64"), zone_names("i386")
 
 
 class Twin(TwinMachine):
-    """The twin, which gives up where physmem does: before reclaim.
-
-    Linux would try to reclaim first, then give back what is set aside for atomic requests.
-    """
-
-    def alloc_pages_slowpath(self, order, gfp, ac, cpu, pcp_busy):
-        bits = self.features.gfp
-        if self.gives_up_early(gfp):
-            return None
-        flags = self.gfp_to_alloc_flags(gfp, order, ac)
-        pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
-        if pfn is None and gfp & bits.MEMALLOC and not gfp & bits.NOMEMALLOC:
-            flags = ALLOC_NO_WATERMARKS | self.gfp_to_alloc_flags_cma(ac) | (flags & ALLOC_KSWAPD)
-            pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
-        return pfn
+    """The twin of these tests (soak tests spoil it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +57,9 @@ class Shape:
 
     @property
     def kernel(self) -> str:
-        return "2.6.24" if self.features.reserve_is_last_resort else "6.1"
+        if self.features.reserve_is_last_resort:
+            return "2.6.24"
+        return "6.12" if self.features.pcp_auto_tuning else "6.1"
 
     @property
     def nr_cpus(self) -> int:
@@ -164,6 +158,7 @@ class Shape:
         twin = self._twin(state, set(((frames["flags"] & both) == both).nonzero()[0].tolist()))
         for zone, record in zip(twin.zones, tables.zones, strict=True):
             zone.reclaim_active = bool(int(record["zone_flags"]) & ZONE_RECLAIM_ACTIVE)
+            zone.below_high = bool(int(record["zone_flags"]) & ZONE_BELOW_HIGH)
             zone.has_had_special_blocks = True
         assert ((frames["order"] & HEAD_ON_PCP) != 0).sum() == sum(
             len(pfns) for pcps in twin.pcp for pcp in pcps for pfns in pcp.lists
@@ -415,4 +410,14 @@ _OLD = (
         free=((0, 1790),),
     ),
 )
-SHAPES = {shape.name: shape for shape in _ALL + _OLD}
+
+
+def newer(shape: Shape) -> Shape:
+    """The same machine with a kernel that follows the rules of 6.12."""
+    of_6_12 = ("letters", "zone_dma32", "cma", "pcp_thp")
+    features = replace(V612, **{name: getattr(shape.features, name) for name in of_6_12})
+    zones = tuple(replace(z, high_max=3 * z.high + 8 * z.batch) for z in shape.zones)
+    return replace(shape, name=f"{shape.name} 6.12", features=features, zones=zones)
+
+
+SHAPES = {shape.name: shape for shape in (*_ALL, *_OLD, *map(newer, _ALL))}

@@ -120,6 +120,11 @@ class PairMachine(RuleBasedStateMachine):
     def drain_batch(self, cpu, zone):
         self.run_op("drain_batch", cpu, zone)
 
+    @rule(cpu=CPUS, seconds=st.integers(1, 4))
+    def tick(self, cpu, seconds):
+        for _ in range(seconds):
+            self.run_op("tick", cpu)
+
     @rule(zone=st.integers(0, 3), active=st.booleans())
     def reclaim(self, zone, active):
         self.run_op("reclaim", zone, active)

@@ -18,7 +18,9 @@ from physmem.lib.struct import address
 from physmem.machine.layout import Layout, zone_names
 from physmem.machine.machine import Machine
 from physmem.machine.profiles import PROFILES
+from physmem.mm.features import BELOW_HIGH
 from physmem.mm.gfp import __GFP_MOVABLE, __GFP_RECLAIMABLE
+from physmem.mm.mmzone import PCPF_PREV_FREE_HIGH_ORDER
 from physmem.mm.state import (
     BLOCK_LETTERS,
     BLOCK_LETTERS_RESERVE,
@@ -45,8 +47,11 @@ def machine_of(vector):
     free = [[[] for _ in letters] for _ in range(vector["orders"])]
     for key, pfns in initial["free_lists"].items():
         free[int(key[:-1])][letters.index(key[-1])] = list(pfns)
-    batch, high = vector["batch"], vector["high"]
+    batch, high = vector["batch"], vector.get("high", vector.get("high0"))
     nr_lists = 2 if kernel == "2.6.24" else 14
+    tuning = {}
+    if kernel == "6.12":
+        tuning = {"high_min": vector["high_min"], "high_max": vector["high_max"]}
     zone = ZoneState(
         node=0,
         name="Normal",
@@ -56,7 +61,16 @@ def machine_of(vector):
         present=span,
         wmark=[0, 0, 0, 0],
         free=free,
-        pcp=[PcpState(cpu=0, count=0, high=high, batch=batch, lists=[[] for _ in range(nr_lists)])],
+        pcp=[
+            PcpState(
+                cpu=0,
+                count=0,
+                high=high,
+                batch=batch,
+                lists=[[] for _ in range(nr_lists)],
+                **tuning,
+            )
+        ],
         pageblocks=initial["blocks"],
         pageset_high=high,
         pageset_batch=batch,
@@ -71,6 +85,8 @@ def machine_of(vector):
     state = State(zones=[zone], pageblock_order=vector["pbo"])
     state.migratetypes = LETTERS.get(kernel, "")
     machine = Machine.from_state(state, layout)
+    # without watermarks no zone is ever below its high mark
+    machine.tables.zones["features"] &= ~BELOW_HIGH
     machine.tracing()
     return machine
 
@@ -78,6 +94,7 @@ def machine_of(vector):
 def final_of(machine):
     state = machine.snapshot()
     zone = state.zones[0]
+    pcp = zone.pcp[0]
     final = {
         "free_lists": {
             f"{order}{letter}": pfns
@@ -89,12 +106,15 @@ def final_of(machine):
         "nr_free_pages": machine.nr_free_pages,
     }
     if machine.layout.kernel == "2.6.24":
-        hot = zone.pcp[0].lists[0]
-        return final | {"pcp": list(map(list, zip(hot, zone.pcp[0].types[0], strict=True)))}
-    return final | {
-        "pcp": {str(index): pfns for index, pfns in enumerate(zone.pcp[0].lists) if pfns},
-        "count": zone.pcp[0].count,
-        "free_factor": zone.pcp[0].free_factor,
+        hot = pcp.lists[0]
+        return final | {"pcp": list(map(list, zip(hot, pcp.types[0], strict=True)))}
+    sizes = {"free_factor": pcp.free_factor}
+    if machine.layout.kernel == "6.12":
+        sizes = {name: getattr(pcp, name) for name in ("high", "alloc_factor", "free_count")}
+        sizes["prev"] = pcp.flags & PCPF_PREV_FREE_HIGH_ORDER
+    return final | sizes | {
+        "pcp": {str(index): pfns for index, pfns in enumerate(pcp.lists) if pfns},
+        "count": pcp.count,
     }
 
 

@@ -8,6 +8,7 @@ MOVABLE. Booting as a real machine does comes with a later version.
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from physmem.lib.errors import BadMachineError
 from physmem.machine.layout import Layout, zone_names
@@ -23,7 +24,7 @@ from physmem.machine.sizing import (
     watermarks,
 )
 from physmem.machine.tables import MAX_PFN
-from physmem.mm.features import HOT_COLD, MANAGED_PAGES, MERGE_TO_TAIL
+from physmem.mm.features import HOT_COLD, MANAGED_PAGES, MERGE_TO_TAIL, PCP_AUTO_TUNING
 from physmem.mm.mmzone import NR_PCP_LISTS, WMARK_HIGH, WMARK_LOW
 from physmem.mm.state import BLOCK_LETTERS, PcpState, State, ZoneState, block_letters
 
@@ -87,6 +88,7 @@ def plan(
         Not a size, too little or too much of it, an unknown architecture or kernel, an
         architecture that this kernel does not know, no CPU, no node.
     """
+    feature_bits(kernel)
     names = zone_names(arch)
     features = feature_bits(kernel)
     if arch not in ONLY_ON.get(kernel, (arch,)):
@@ -206,6 +208,7 @@ def setup_sizes(state: State, layout: Layout, kbytes: int | None = None) -> None
     total = sum(zone.managed for zone in lowmem)
     if kbytes is not None and not 0 <= kbytes <= total << 2:
         raise BadMachineError(f"min_free_kbytes {kbytes}: the machine has {total << 2} kB")
+    tuned = feature_bits(layout.kernel) & PCP_AUTO_TUNING
     _set_watermarks(state, min_free_kbytes(total) if kbytes is None else kbytes)
     if kbytes is None and layout.thp:
         free = sum(max(0, zone.managed - zone.wmark[WMARK_HIGH]) for zone in lowmem)
@@ -222,13 +225,18 @@ def setup_sizes(state: State, layout: Layout, kbytes: int | None = None) -> None
         local = layout.cpu_node.count(zone.node) or layout.nr_cpus
         zone.pageset_batch = pcp_batch(zone.managed)
         zone.pageset_high = pcp_high(zone.wmark[WMARK_LOW], zone.pageset_batch, local)
+        tuning: dict[str, Any] = {}
+        if tuned:
+            zone.pageset_high_max = pcp_high(zone.managed // 8, zone.pageset_batch, local)
+            tuning = {"high_min": zone.pageset_high, "high_max": zone.pageset_high_max}
         zone.pcp = [
             PcpState(
                 cpu=cpu,
                 count=0,
-                high=zone.pageset_high,
+                high=0 if tuned else zone.pageset_high,
                 batch=zone.pageset_batch,
                 lists=[[] for _ in range(NR_PCP_LISTS)],
+                **tuning,
             )
             for cpu in range(layout.nr_cpus)
         ]

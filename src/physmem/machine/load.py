@@ -13,7 +13,7 @@ from physmem.lib.struct import address
 from physmem.machine.hot_cold import fill_cold, read_cold, remembered
 from physmem.machine.tables import Tables, nr_pageblocks
 from physmem.mm import mmzone
-from physmem.mm.features import HOT_COLD, ISOLATED_IS_FREE
+from physmem.mm.features import HOT_COLD, ISOLATED_IS_FREE, PCP_AUTO_TUNING
 from physmem.mm.hot_cold import NR_HOT_COLD_LISTS
 from physmem.mm.lists import (
     fill_free_list,
@@ -35,6 +35,8 @@ from physmem.mm.state import (
     table_types,
 )
 
+TUNING = ("high_min", "high_max", "alloc_factor", "free_count", "flags")
+"""Fields of `PcpState` and `PerCpuPages` that only kernels with auto-tuning have."""
 _FIRST_THP_LIST = 12
 _UNKNOWN = 254
 
@@ -168,11 +170,16 @@ def fill_pageset(tables: Tables, number: int, zone: ZoneState) -> None:
     """Sizes of the per-CPU lists, for CPUs that the state does not mention."""
     nr_cpus = int(tables.memory[0]["nr_cpus"])
     records = tables.pageset[number * nr_cpus : (number + 1) * nr_cpus]
-    records["high"] = max(zone.pageset_high, 0)
+    high = max(zone.pageset_high, 0)
+    records["high"] = high
     records["batch"] = max(zone.pageset_batch, 1)
     if int(tables.zones[number]["features"]) & HOT_COLD:
         records["cold_high"] = max(zone.pageset_high, 0) // 3
         records["cold_batch"] = max(zone.pageset_batch // 2, 1)
+    if int(tables.zones[number]["features"]) & PCP_AUTO_TUNING:
+        records["high"] = 0
+        records["high_min"] = high
+        records["high_max"] = high if zone.pageset_high_max is None else zone.pageset_high_max
 
 
 def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState, letters: str) -> None:
@@ -194,6 +201,8 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState, lette
     if hot_cold:
         fill_cold(record, zone, pcp)
     record["free_factor"] = pcp.free_factor or 0
+    if int(tables.zones[number]["features"]) & PCP_AUTO_TUNING:
+        _fill_tuning(record, zone, pcp)
     block_order = int(tables.zones[number]["pageblock_order"])
     first_block = int(tables.zones[number]["first_block"])
     base = sum(nr_pageblocks(tables.zones[lower]) for lower in range(number))
@@ -219,6 +228,20 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState, lette
         msg = (
             f"zone {zone.name}, cpu {pcp.cpu}: count {pcp.count}, but {int(record['count'])}"
             " frames are on the lists; record the state again"
+        )
+        raise BadStateError(msg)
+
+
+def _fill_tuning(record: Any, zone: ZoneState, pcp: PcpState) -> None:
+    """What a kernel keeps to size its per-CPU lists; what a state lacks is at its start."""
+    for name in TUNING:
+        value = getattr(pcp, name)
+        if value is not None:
+            record[name] = value
+    if not 0 <= int(record["high_min"]) <= int(record["high_max"]):
+        msg = (
+            f"zone {zone.name}, cpu {pcp.cpu}: high_min {int(record['high_min'])}, high_max"
+            f" {int(record['high_max'])} are impossible"
         )
         raise BadStateError(msg)
 
@@ -282,6 +305,7 @@ def _read_zone(
     pagesets = tables.pageset[number * nr_cpus : (number + 1) * nr_cpus]
 
     hot_cold = int(zone["features"]) & HOT_COLD
+    tuned = int(zone["features"]) & PCP_AUTO_TUNING
     types = table_types(letters)
 
     def pcp(cpu: int, record: Any) -> PcpState:
@@ -289,15 +313,19 @@ def _read_zone(
         if hot_cold:
             del heads[NR_HOT_COLD_LISTS:]
         lists = [reader.members(head, f"zone {name}, cpu {cpu}") for head in heads]
-        cold = read_cold(tables, record, lists, letters) if hot_cold else {}
+        more: dict[str, Any] = {}
+        if hot_cold:
+            more = read_cold(tables, record, lists, letters)
+        elif tuned:
+            more = {field: int(record[field]) for field in TUNING}
         return PcpState(
             cpu=cpu,
             count=int(record["count"]),
             high=int(record["high"]),
             batch=int(record["batch"]),
-            free_factor=int(record["free_factor"]),
+            free_factor=None if tuned else int(record["free_factor"]),
             lists=lists,
-            **cold,
+            **more,
         )
 
     return ZoneState(
@@ -311,7 +339,8 @@ def _read_zone(
         boost=int(zone["watermark_boost"]),
         highatomic=int(zone["nr_reserved_highatomic"]),
         lowmem_reserve=zone["lowmem_reserve"][: len(zone_names)].tolist(),
-        pageset_high=int(pagesets[0]["high"]),
+        pageset_high=int(pagesets[0]["high_min" if tuned else "high"]),
+        pageset_high_max=int(pagesets[0]["high_max"]) if tuned else None,
         pageset_batch=int(pagesets[0]["batch"]),
         free=[
             [

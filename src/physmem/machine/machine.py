@@ -28,6 +28,7 @@ from physmem.mm.entry import (
     do_drain,
     do_free_cold_page,
     do_setup_reserve,
+    do_tick,
 )
 from physmem.mm.features import HOT_COLD, RESERVE_BLOCKS
 from physmem.mm.gfp_bits import GFP_ACCOUNT_BIT
@@ -301,6 +302,32 @@ class Machine(Reading):
         for number in self._zone_numbers(zone):
             for each in cpus:
                 run(self._h, number, each, True)  # noqa: FBT003 - kernels take positions
+
+    def tick(self, cpu: int | None = None) -> None:
+        """Let a second pass for one CPU or all: per-CPU lists that size themselves decay.
+
+        Nothing happens on a machine whose kernel does not do so (6.1).
+
+        Raises
+        ------
+        BadRequestError
+            No such CPU.
+
+        Examples
+        --------
+        >>> machine = Machine.build("64MiB", kernel="6.12")
+        >>> for pfn in machine.alloc_pages_bulk(600):
+        ...     machine.free_pages(pfn)
+        >>> before = machine.nr_free_pages
+        >>> for second in range(20):
+        ...     machine.tick()
+        >>> machine.nr_free_pages > before
+        True
+
+        Linux: vmstat_update(), mm/vmstat.c (6.12)
+        """
+        for each in range(self._nr_cpus) if cpu is None else [self._cpu(cpu)]:
+            ready(do_tick)(self._h, each)
 
     # -- tracing and checking ----------------------------------------------------------------------
 

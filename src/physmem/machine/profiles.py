@@ -192,7 +192,93 @@ _2_6_24 = (
     ),
 )
 
-PROFILES: dict[str, tuple[Feature, ...]] = {"2.6.24": _2_6_24, "6.1": _6_1}
+_BY_NAME = {feature.name: feature for feature in _6_1}
+_6_12 = (
+    *(
+        _BY_NAME[name]
+        for name in (
+            "merge-likely",
+            "move-to-tail",
+            "typed-barrier",
+            "highatomic",
+            "boost",
+            "nofragment",
+            "pcp-orders",
+            "pcp-trylock",
+            "pcp-special",
+            "pcp-thp-types",
+            "drain-chunks",
+            "reserve-flags",
+            "highatomic-high",
+            "managed-pages",
+            "bulk",
+        )
+    ),
+    Feature(
+        "boost-min-reserve",
+        "the exception from the boost is for requests with MIN_RESERVE",
+        "6.3",
+        "watermark",
+        features.BOOST_NEEDS_MIN_RESERVE,
+    ),
+    Feature(
+        "pcp-auto-tuning",
+        "high moves between two bounds, refills and drains double, high decays once a second",
+        "6.7",
+        "pcp_tuning",
+        features.PCP_AUTO_TUNING,
+    ),
+    Feature(
+        "below-high",
+        "below its high mark a zone drains its per-CPU lists sooner",
+        "6.7",
+        "pcp_tuning",
+        features.BELOW_HIGH,
+    ),
+    Feature(
+        "highatomic-whole-blocks",
+        "1 % of a zone, in whole pageblocks, is reserved; nothing where that is less than one",
+        "6.8",
+        "highatomic",
+        features.HIGHATOMIC_WHOLE_BLOCKS,
+    ),
+    Feature(
+        "hygiene",
+        "a free block is always on the list of its pageblock's type",
+        "6.10",
+        "pageblock",
+        features.LIST_TYPE_IS_BLOCK_TYPE,
+    ),
+    Feature(
+        "free-reads-type",
+        "frees and drains ask the pageblock for its type, nothing is remembered",
+        "6.10",
+        "page_free",
+        features.FREES_READ_BLOCK_TYPE,
+    ),
+    Feature(
+        "free-highatomic",
+        "watermark tests take off what is free of the reserve",
+        "6.12",
+        "watermark",
+        features.FREE_HIGHATOMIC,
+    ),
+    Feature(
+        "claim-or-steal",
+        "claim pageblocks, largest order first; then steal one block, smallest order first",
+        "6.15 (6.12.29)",
+        "claim",
+        features.CLAIM_OR_STEAL,
+    ),
+    Feature("convert-buddy", "a merge of types converts all pageblocks", "6.12.65", "buddy"),
+    Feature("decay-chunks", "a decay drains batch by batch", "6.12.67", "pcp"),
+)
+
+PROFILES: dict[str, tuple[Feature, ...]] = {
+    "2.6.24": _2_6_24,
+    "6.1": _6_1,
+    "6.12": _6_12,
+}
 """Profiles whose rules are implemented, by name."""
 
 ONLY_ON = {"2.6.24": ("x86_64", "i386")}

@@ -232,6 +232,7 @@ def _fill_zone(record: Any, number: int, zone: ZoneState, state: State, layout: 
     record["watermark_boost_factor"] = layout.watermark_boost_factor
     record["features"] = feature_bits(layout.kernel)
     record["first_block"] = zone.start >> state.pageblock_order
+    record["movable_idx"] = layout.zone_idx("Movable")
 
 
 def _zonelist(state: State, layout: Layout) -> NDArray[Any]:

@@ -2,23 +2,30 @@
 """The buddy system proper: splitting blocks to serve a request, recombining them when freed.
 
 Linux: __rmqueue_smallest(), expand(), __free_one_page(), buddy_merge_likely(), in
-mm/page_alloc.c (6.1)
+mm/page_alloc.c (6.1, 6.12)
 """
 
 from physmem.lib.jit import inlined, kernel
-from physmem.mm.features import HOT_COLD, ISOLATED_IS_FREE, MERGE_TO_TAIL, TYPED_BARRIER
+from physmem.mm.features import (
+    HOT_COLD,
+    ISOLATED_IS_FREE,
+    LIST_TYPE_IS_BLOCK_TYPE,
+    MERGE_TO_TAIL,
+    TYPED_BARRIER,
+)
 from physmem.mm.free_area import (
     add_to_free_list,
     add_to_free_list_tail,
     del_page_from_free_list,
 )
 from physmem.mm.mmzone import (
+    MIGRATE_HIGHATOMIC,
     MIGRATE_PCPTYPES,
     NONE,
     PAGE_ALLOC_COSTLY_ORDER,
     Zone,
 )
-from physmem.mm.pageblock import get_pageblock_migratetype
+from physmem.mm.pageblock import change_pageblock_range, get_pageblock_migratetype
 from physmem.mm.tracepoint import ZONE_LOCKED, emit
 
 
@@ -69,8 +76,9 @@ def free_one_page(zone: Zone, pfn: int, order: int, mt: int, to_tail: bool) -> N
     """Free a block: merge it with its buddies while they are free, then list it under `mt`.
 
     With TYPED_BARRIER only blocks of the three ordinary types merge with each other at or above
-    pageblock size. With MERGE_TO_TAIL the block goes to TAIL when the buddy of the merged pair is
-    free too: it may soon grow further.
+    pageblock size; where lists follow pageblocks, the buddy's pageblocks take the type of the freed
+    block. With MERGE_TO_TAIL the block goes to TAIL when the buddy of the merged pair is free too:
+    it may soon grow further.
 
     Linux: __free_one_page(), mm/page_alloc.c (6.1)
     """
@@ -78,6 +86,8 @@ def free_one_page(zone: Zone, pfn: int, order: int, mt: int, to_tail: bool) -> N
         zone.nr_free_pages += 1 << order
         if mt == zone.cma_type:
             zone.nr_free_cma += 1 << order
+        elif mt == MIGRATE_HIGHATOMIC:
+            zone.nr_free_highatomic += 1 << order
     while order < zone.max_order:
         buddy = pfn ^ (1 << order)
         if zone.mem_map[buddy].order != order + 1 or zone.mem_map[buddy].zone != zone.number:
@@ -86,6 +96,8 @@ def free_one_page(zone: Zone, pfn: int, order: int, mt: int, to_tail: bool) -> N
             buddy_mt = get_pageblock_migratetype(zone, buddy)
             if mt != buddy_mt and (mt >= MIGRATE_PCPTYPES or buddy_mt >= MIGRATE_PCPTYPES):
                 break
+            if zone.features & LIST_TYPE_IS_BLOCK_TYPE and mt != buddy_mt:
+                change_pageblock_range(zone, buddy, order, mt)
         del_page_from_free_list(zone, buddy, order)
         pfn &= buddy
         order += 1

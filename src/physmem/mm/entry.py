@@ -3,7 +3,7 @@
 
 from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
-from physmem.mm.features import BULK
+from physmem.mm.features import BULK, PCP_AUTO_TUNING
 from physmem.mm.hand_over import free_boot_pages
 from physmem.mm.hot_cold import free_hot_cold_page
 from physmem.mm.lists import memory_at
@@ -11,7 +11,7 @@ from physmem.mm.mmzone import NONE
 from physmem.mm.page_alloc import alloc_pages, bulk_page, bulk_zone
 from physmem.mm.page_check import FREED, OUTSIDE, enclosing_block, why_not_free
 from physmem.mm.page_free import free_commit, free_prepare, page_zone
-from physmem.mm.pcp import drain_pages_zone, drain_zone_pages
+from physmem.mm.pcp import decay_pcp_high, drain_pages_zone, drain_zone_pages
 from physmem.mm.reserve import setup_migrate_reserve
 
 BAD_ARGUMENT = -2
@@ -127,3 +127,15 @@ def do_drain(h: int, number: int, cpu: int, everything: bool) -> None:
         drain_pages_zone(m.zones[number], cpu)
     else:
         drain_zone_pages(m.zones[number], cpu)
+
+
+@kernel
+def do_tick(h: int, cpu: int) -> None:
+    """What a second changes on one CPU: per-CPU lists that size themselves decay, of each zone.
+
+    Linux: refresh_cpu_vm_stats(), mm/vmstat.c (6.12)
+    """
+    m = memory_at(h)
+    if m.features & PCP_AUTO_TUNING:
+        for number in range(m.nr_zones):
+            decay_pcp_high(m.zones[number], cpu)

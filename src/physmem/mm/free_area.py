@@ -14,7 +14,7 @@ mm/page_alloc.c (6.1)
 from physmem.lib.jit import kernel
 from physmem.mm.features import MOVE_TO_TAIL
 from physmem.mm.list import list_add, list_add_tail, list_del
-from physmem.mm.mmzone import Zone
+from physmem.mm.mmzone import MIGRATE_HIGHATOMIC, Zone
 
 
 @kernel
@@ -70,6 +70,10 @@ def move_to_free_list(zone: Zone, pfn: int, mt: int) -> None:
     """
     order = zone.mem_map[pfn].order - 1
     split_run(zone, pfn, order)
+    if zone.mem_map[pfn].mt == MIGRATE_HIGHATOMIC:
+        zone.nr_free_highatomic -= 1 << order
+    if mt == MIGRATE_HIGHATOMIC:
+        zone.nr_free_highatomic += 1 << order
     list_del(zone, pfn)
     if zone.features & MOVE_TO_TAIL:
         list_add_tail(zone, pfn, zone.free_area[order].head[mt])

@@ -8,6 +8,7 @@ from physmem.mm.free_area import run_length
 from physmem.mm.list import list_add_tail, list_init
 from physmem.mm.mmzone import (
     HEAD_ON_PCP,
+    MIGRATE_HIGHATOMIC,
     MIGRATE_TYPES,
     NONE,
     NR_PAGE_ORDERS,
@@ -97,6 +98,8 @@ def fill_free_list(h: int, number: int, order: int, mt: int, pfns: Array[i64]) -
             zone.nr_free_pages += 1 << order
             if mt == zone.cma_type:
                 zone.nr_free_cma += 1 << order
+            elif mt == MIGRATE_HIGHATOMIC:
+                zone.nr_free_highatomic += 1 << order
     return NONE
 
 

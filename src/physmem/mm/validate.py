@@ -9,7 +9,15 @@ reserved or isolated pageblock) leaves no trace when it goes.
 
 from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
-from physmem.mm.features import HOT_COLD, ISOLATED_IS_FREE, RESERVE_BLOCKS, TYPED_BARRIER
+from physmem.mm.features import (
+    FREE_HIGHATOMIC,
+    FREES_READ_BLOCK_TYPE,
+    HOT_COLD,
+    ISOLATED_IS_FREE,
+    LIST_TYPE_IS_BLOCK_TYPE,
+    RESERVE_BLOCKS,
+    TYPED_BARRIER,
+)
 from physmem.mm.free_area import run_length
 from physmem.mm.hot_cold import COLD, NR_HOT_COLD_LISTS
 from physmem.mm.lists import memory_at
@@ -34,7 +42,8 @@ from physmem.mm.mmzone import (
 )
 from physmem.mm.page_free import page_zone
 from physmem.mm.pageblock import NO_TYPE, get_pageblock_migratetype
-from physmem.mm.pcp import NR_LOWORDER_PCP_LISTS, PCP_BATCH_SCALE_MAX, pindex_to_order
+from physmem.mm.pcp import NR_LOWORDER_PCP_LISTS, pindex_to_order
+from physmem.mm.pcp_tuning import PCP_BATCH_SCALE_MAX
 
 WHOLE = 0
 WILD_LINK = 1
@@ -63,6 +72,8 @@ NR_ISOLATED = 23
 NR_HIGHATOMIC = 24
 BAD_FLAGS = 25
 TOO_MUCH = 26
+NR_FREE_HIGHATOMIC = 27
+BLOCK_LIST = 28
 
 ORDER = 0
 LIST = 1
@@ -123,6 +134,7 @@ def check_free_lists(m: Memory, zone: Zone, report: Array[i64]) -> int:
     blocks = 0
     free = 0
     cma = 0
+    highatomic = 0
     report[CPU] = NONE
     for order in range(NR_PAGE_ORDERS):
         listed = 0
@@ -146,6 +158,8 @@ def check_free_lists(m: Memory, zone: Zone, report: Array[i64]) -> int:
                 free += length << order
             if mt == zone.cma_type:
                 cma += length << order
+            elif mt == MIGRATE_HIGHATOMIC:
+                highatomic += length << order
         report[LIST] = NONE
         if listed != zone.free_area[order].nr_free:
             return broken(report, NR_FREE, NONE, listed, zone.free_area[order].nr_free)
@@ -156,6 +170,8 @@ def check_free_lists(m: Memory, zone: Zone, report: Array[i64]) -> int:
         return broken(report, NR_FREE_PAGES, NONE, free, zone.nr_free_pages)
     if cma != zone.nr_free_cma:
         return broken(report, NR_FREE_CMA, NONE, cma, zone.nr_free_cma)
+    if zone.features & FREE_HIGHATOMIC and highatomic != zone.nr_free_highatomic:
+        return broken(report, NR_FREE_HIGHATOMIC, NONE, highatomic, zone.nr_free_highatomic)
     return WHOLE
 
 
@@ -198,7 +214,7 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
         pfn = int(m.mem_map[head].next)
         while pfn != head:
             mt = int(m.mem_map[pfn].mt)
-            if not pcp_type_fits(zone, pindex, mt):
+            if zone.features & FREES_READ_BLOCK_TYPE == 0 and not pcp_type_fits(zone, pindex, mt):
                 return broken(report, PCP_TYPE, pfn, pindex, mt)
             pfn = int(m.mem_map[pfn].next)
     report[ORDER] = NONE
@@ -210,8 +226,27 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
         return broken(report, PCP_COUNT, NONE, cold, pcp.cold_count)
     if pcp.cold_high < 0 or (zone.features & HOT_COLD and pcp.cold_batch < 1):
         return broken(report, PCP_SIZES, NONE, pcp.cold_high, pcp.cold_batch)
-    if pcp.batch < 1 or pcp.high < 0 or not 0 <= pcp.free_factor <= PCP_BATCH_SCALE_MAX:
+    if (
+        pcp.batch < 1
+        or pcp.high < 0
+        or not 0 <= pcp.free_factor <= PCP_BATCH_SCALE_MAX
+        or not 0 <= pcp.alloc_factor <= PCP_BATCH_SCALE_MAX
+        or not 0 <= pcp.high_min <= pcp.high_max
+        or pcp.free_count < 0
+    ):
         return broken(report, PCP_SIZES, NONE, pcp.high, pcp.batch)
+    return WHOLE
+
+
+@kernel
+def check_block_list(zone: Zone, pfn: int, order: int, report: Array[i64]) -> int:
+    """Check that the pageblocks of a free block have the type of the list that it is on."""
+    mt = int(zone.mem_map[pfn].mt)
+    for frame in range(pfn, pfn + (1 << order), 1 << zone.pageblock_order):
+        own = get_pageblock_migratetype(zone, frame)
+        if own != mt:
+            report[ORDER] = order
+            return broken(report, BLOCK_LIST, frame, own, mt)
     return WHOLE
 
 
@@ -270,6 +305,8 @@ def check_frames(m: Memory, zone: Zone, listed: int, report: Array[i64]) -> int:
         reason = check_block(zone, pfn, run << order, report)
         if reason == WHOLE and free:
             reason = check_merged(zone, pfn, order, report)
+            if reason == WHOLE and zone.features & LIST_TYPE_IS_BLOCK_TYPE:
+                reason = check_block_list(zone, pfn, order, report)
         if reason != WHOLE:
             return reason
         report[ORDER] = NONE

@@ -13,12 +13,13 @@ from physmem.mm.alloc_flags import ALLOC_PCP_BUSY
 from physmem.mm.mmzone import NONE, PG_PREPARED, Memory
 from physmem.mm.page_alloc import alloc_pages, bulk_page, bulk_zone
 from physmem.mm.page_free import free_commit, free_prepare, is_in_use, page_zone
-from physmem.mm.pcp import drain_pages_zone, drain_zone_pages
+from physmem.mm.pcp import decay_pcp_high, drain_pages_zone, drain_zone_pages
 from physmem.replay.request import (
     ALLOC,
     BULK,
     BUSY,
     COMMIT,
+    DECAY,
     DRAIN_ALL,
     DRAIN_BATCH,
     FREE,
@@ -147,9 +148,14 @@ def do_bulk(m: Memory, r: Run, at: int) -> None:
 def do_drain(m: Memory, r: Run, at: int) -> None:
     """Carry out a drain that came from outside."""
     request = r.requests[at]
-    if request.pfn >= m.nr_zones or request.cpu >= m.nr_cpus:
+    if (request.kind != DECAY and request.pfn >= m.nr_zones) or request.cpu >= m.nr_cpus:
         return
-    if request.kind == DRAIN_ALL:
+    if request.kind == DECAY:
+        if request.pfn:
+            return  # it did not come
+        for number in range(m.nr_zones):
+            decay_pcp_high(m.zones[number], request.cpu)
+    elif request.kind == DRAIN_ALL:
         drain_pages_zone(m.zones[request.pfn], request.cpu)
     else:
         drain_zone_pages(m.zones[request.pfn], request.cpu)
@@ -221,7 +227,7 @@ def replay(h: int, end: int) -> int:
             do_free(m, r, at)
         elif kind == BULK:
             do_bulk(m, r, at)
-        elif kind == DRAIN_ALL or kind == DRAIN_BATCH:
+        elif kind in (DRAIN_ALL, DRAIN_BATCH, DECAY):
             do_drain(m, r, at)
         if not compare_consequences(m, r, at):
             exact = False

@@ -15,11 +15,14 @@ from physmem.lib.struct import address
 from physmem.machine.layout import Layout, zone_names
 from physmem.machine.load import fill_tables, read_tables
 from physmem.machine.machine import Machine
-from physmem.machine.profiles import PROFILES
+from physmem.machine.profiles import PROFILES, feature_bits
 from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
 from physmem.mm.compare import compare_states
+from physmem.mm.features import PCP_AUTO_TUNING
 from physmem.mm.state import State
 from physmem.replay import request as rq
+from physmem.replay.columns import COLUMNS as COLUMNS
+from physmem.replay.columns import profile_for, replay_columns
 from physmem.replay.engine import replay
 from physmem.replay.lowering import lower
 from physmem.replay.report import (
@@ -38,22 +41,8 @@ from physmem.replay.sample import Samples
 from physmem.replay.zone_address import number_zones
 from physmem.trace.capture import Capture, read_capture
 from physmem.trace.events import Events
-
-COLUMNS = (
-    "line",
-    "cpu",
-    "pid",
-    "context",
-    "preempt",
-    "kind",
-    "pfn",
-    "order",
-    "migratetype",
-    "gfp",
-    "arg0",
-    "arg1",
-)
-"""Columns of a capture that a replay reads."""
+from physmem.trace.profile import profile_of
+from physmem.trace.window import window
 
 _RACE_TEXT = (
     (rq.BUSY, "freed in an interrupt that found the per-CPU lists locked: straight to free lists"),
@@ -79,6 +68,7 @@ def layout_of(capture: Capture) -> Layout:
         cpu_node=tuple(machine.cpu_node),
         node_distance=tuple(tuple(row) for row in machine.node_distance),
         thp=machine.thp,
+        kernel=profile_for(capture.info),
     )
 
 
@@ -109,7 +99,7 @@ class RecordedMachine(Machine):
         what that use changed.
         """
         if not isinstance(capture, Capture):
-            capture = read_capture(capture, columns=COLUMNS)
+            capture = read_capture(capture, columns=replay_columns)
         self.tracing()
         session = Session.prepare(capture, strict=strict, tables=self.tables)
         return session.run(progress)
@@ -166,7 +156,8 @@ class Session:
         """
         state = _start_state(capture)
         layout = layout_of(capture)
-        events = capture.events[capture.info.state0_row or 0 : capture.info.state1_row]
+        begin, end = window(capture)
+        events = capture.events[begin:end]
         if len(events) and int(events.cpu.max()) >= layout.nr_cpus:
             row = int(np.argmax(events.cpu >= layout.nr_cpus))
             msg = (
@@ -188,6 +179,7 @@ class Session:
             max_pfn=int(tables.memory[0]["max_pfn"]),
             cpu_node=layout.cpu_node,
             strict=strict,
+            decays=bool(feature_bits(layout.kernel) & PCP_AUTO_TUNING),
         )
         seconds = time.perf_counter() - start
         return cls(capture, layout, events, requests, tables, strict, seconds, origin=origin)
@@ -332,10 +324,11 @@ class Session:
 def _notes(capture: Capture) -> Iterator[str]:
     """What makes an exact replay unlikely from the start."""
     info = capture.info
-    if info.machine.profile not in PROFILES:
+    profile = profile_for(info)
+    if not profile_of(info.machine.kernel)[1] or info.machine.profile != profile:
         yield (
-            f"this kernel ({info.machine.kernel}) follows the rules of {info.machine.profile}; this"
-            f" version of physmem knows those of {', '.join(PROFILES)}: expect differences"
+            f"this kernel ({info.machine.kernel or 'unknown'}) was replayed with the rules of"
+            f" {profile}, the nearest of {', '.join(PROFILES)}: expect differences"
         )
     if info.lost:
         yield (
@@ -381,5 +374,5 @@ def replay_capture(
         The recorded state contradicts itself.
     """
     if not isinstance(capture, Capture):
-        capture = read_capture(capture, columns=COLUMNS)
+        capture = read_capture(capture, columns=replay_columns)
     return Session.prepare(capture, strict=strict).run(progress)
