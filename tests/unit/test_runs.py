@@ -95,3 +95,12 @@ def test_a_terabyte_costs_no_more_than_a_gigabyte():
     machine = Machine.build("1TiB", nodes=8, cpus=8)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
     assert np.sum([zone.free_pages for zone in machine.zones]) == 1 << 28
+
+
+def test_a_pageblock_is_found_inside_a_run_by_its_place():
+    machine = Machine.build("64MiB", arch="i386", kernel="2.6.24")  # sets pageblocks aside
+    zone = machine.snapshot().zones[1]
+    assert zone.pageblocks[:2] == "XM"
+    reserved = machine.snapshot().letters.index("X")
+    assert zone.free[10][reserved] == [zone.start]
+    machine.validate()

@@ -112,10 +112,14 @@ def final_of(machine):
     if machine.layout.kernel == "6.12":
         sizes = {name: getattr(pcp, name) for name in ("high", "alloc_factor", "free_count")}
         sizes["prev"] = pcp.flags & PCPF_PREV_FREE_HIGH_ORDER
-    return final | sizes | {
-        "pcp": {str(index): pfns for index, pfns in enumerate(pcp.lists) if pfns},
-        "count": pcp.count,
-    }
+    return (
+        final
+        | sizes
+        | {
+            "pcp": {str(index): pfns for index, pfns in enumerate(pcp.lists) if pfns},
+            "count": pcp.count,
+        }
+    )
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['version']}-{v['seed']}")

@@ -14,7 +14,7 @@ mm/page_alloc.c (6.1)
 from physmem.lib.jit import kernel
 from physmem.mm.features import MOVE_TO_TAIL
 from physmem.mm.list import list_add, list_add_tail, list_del
-from physmem.mm.mmzone import MIGRATE_HIGHATOMIC, Zone
+from physmem.mm.mmzone import MIGRATE_HIGHATOMIC, MIGRATE_TYPES, Zone
 
 
 @kernel
@@ -60,6 +60,33 @@ def run_length(zone: Zone, pfn: int) -> int:
     if zone.mem_map[pfn].order != zone.max_order + 1:
         return 1
     return 1 + int(zone.mem_map[pfn].private)
+
+
+@kernel
+def leave_run(zone: Zone, pfn: int) -> None:
+    """Let the block of the largest order around a frame stand alone, if it is inside a run.
+
+    Needed where pageblocks are visited by their place, not by way of a list.
+    """
+    block = pfn >> zone.max_order << zone.max_order
+    # only inside a run does a block begin with a frame that is neither free nor in use
+    if block < zone.start_pfn or zone.mem_map[block].order != 0 or zone.mem_map[block].flags != 0:
+        return
+    for mt in range(MIGRATE_TYPES):
+        head = zone.free_area[zone.max_order].head[mt]
+        run = int(zone.mem_map[head].next)
+        while run != head:
+            before = (block - run) >> zone.max_order
+            if 0 < before < run_length(zone, run):
+                list_add(zone, block, run)
+                zone.mem_map[block].order = zone.max_order + 1
+                zone.mem_map[block].mt = mt
+                zone.mem_map[block].zone = zone.number
+                zone.mem_map[block].private = zone.mem_map[run].private - before
+                zone.mem_map[run].private = before - 1
+                split_run(zone, block, zone.max_order)
+                return
+            run = int(zone.mem_map[run].next)
 
 
 @kernel

@@ -7,7 +7,7 @@ mm/page_alloc.c (6.1, 6.12)
 
 from physmem.lib.jit import kernel
 from physmem.mm.features import LIST_TYPE_IS_BLOCK_TYPE, RESERVE_BLOCKS
-from physmem.mm.free_area import move_to_free_list
+from physmem.mm.free_area import leave_run, move_to_free_list
 from physmem.mm.mmzone import (
     HEAD_ON_PCP,
     MIGRATE_PCPTYPES,
@@ -77,6 +77,7 @@ def move_freepages_block(zone: Zone, pfn: int, mt: int) -> int:
         start = pfn
     if end > zone.end_pfn:
         return 0
+    leave_run(zone, start)
     moved = 0
     while start < end:
         order = int(zone.mem_map[start].order)

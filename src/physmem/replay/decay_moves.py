@@ -89,7 +89,6 @@ class DecayMove:
 
 def _shift_later(requests: Requests, after: int, shift: int) -> None:
     """Let all unseen decays behind a position come earlier, or later."""
-    assert requests.time is not None
     decays = (unseen_decays(requests.requests[after + 1 :]) + after + 1).tolist()
     for at in decays if shift < 0 else decays[::-1]:
         time = int(requests.outcome[at]) + shift
@@ -108,7 +107,7 @@ def unseen_decays(requests: NDArray[Any]) -> NDArray[np.intp]:
 
 def decay_moves(requests: Requests, at: int) -> Iterator[DecayMove | DecayToggle]:
     """Other places for the decays around the difference at position `at`, the nearest first."""
-    if requests.time is None:
+    if not len(requests.time):
         return
     decays = unseen_decays(requests.requests)
     here = int(np.searchsorted(decays, at, side="right"))
@@ -127,11 +126,11 @@ def decay_moves(requests: Requests, at: int) -> Iterator[DecayMove | DecayToggle
             yield DecayToggle(source)
 
 
-def _places(requests: Requests, assumed: int) -> NDArray[np.intp]:
+def _places(requests: Requests, assumed: int) -> NDArray[Any]:
     """Positions of the requests near a time that refill or drain."""
-    assert requests.time is not None
     rows = np.searchsorted(requests.time, (assumed - EARLIER, assumed + LATER))
     order = np.maximum.accumulate(requests.requests["row"])
     low, high = np.searchsorted(order, rows)
     part = requests.requests[low:high]
-    return low + np.flatnonzero((part["nr_expected"] > 0) & (part["kind"] != DECAY))
+    found: NDArray[Any] = np.flatnonzero((part["nr_expected"] > 0) & (part["kind"] != DECAY))
+    return found + int(low)
