@@ -21,11 +21,12 @@ _EVERYTHING = (1 << 64) - 1
 
 
 def setup_machine_fdt(setup: Setup) -> None:
-    """Linux: setup_machine_fdt(), arch/arm64/kernel/setup.c (6.1)"""
+    """Linux: setup_machine_fdt(), parse_early_param(), arch/arm64/kernel/setup.c (6.1)"""
     if setup.hardware.dtb is not None:
         start, end = setup.hardware.dtb
         setup.boot.reserve(start, end - start, caller="setup_machine_fdt")
     scan_memory(setup.boot, setup.hardware, setup.log, setup.arch.page_size)
+    setup.on_early_param()
 
 
 def memstart_align(setup: Setup) -> int:

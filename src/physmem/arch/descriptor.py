@@ -209,6 +209,11 @@ class Arch:
     stages: "tuple[Stage, ...]" = ()
 
     @property
+    def phys_addr_bits(self) -> int:
+        """Bits of the kernel's type for physical addresses: as many as logs print digits for."""
+        return 32 if self.pa_bits <= 32 else 64
+
+    @property
     def page_size(self) -> int:
         """Bytes of a page."""
         return 1 << self.page_shift

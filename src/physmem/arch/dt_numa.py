@@ -28,4 +28,4 @@ def arch_numa_init(setup: Setup) -> None:
         max_numnodes=setup.arch.max_numnodes,
     ).run(off=setup.cmdline.numa == "off")
     setup.node_data, setup.distance = numa.node_data, numa.distance
-    setup.cpu_node = numa.cpu_node
+    setup.possible, setup.cpu_node = numa.possible, numa.cpu_node

@@ -18,8 +18,9 @@ _EVERYTHING = (1 << 64) - 1
 
 
 def parse_dtb(setup: Setup) -> None:
-    """Linux: parse_dtb(), arch/riscv/kernel/setup.c (6.1)"""
+    """Linux: parse_dtb(), parse_early_param(), arch/riscv/kernel/setup.c (6.1)"""
     scan_memory(setup.boot, setup.hardware, setup.log, _PAGE)
+    setup.on_early_param()
 
 
 def setup_bootmem(setup: Setup) -> None:

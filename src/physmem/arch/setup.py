@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What setup_arch() knows so far, passed from stage to stage."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from physmem.arch.descriptor import Arch, Limits
 from physmem.arch.direct_map import DirectMap
 from physmem.bootalloc.bootmem import Bootmem
+from physmem.bootalloc.dump import memblock_dump_lines
 from physmem.bootalloc.memblock import Memblock
 from physmem.firmware.cmdline import CommandLine
 from physmem.firmware.e820_bootmem import E820Bootmem
@@ -35,9 +37,11 @@ class Setup:
     dma_reserve : frames of ZONE_DMA that the kernel counts as its own (2.6.24)
     active_regions : frames [start, end) that are memory, with node (2.6.24)
     node_data : node id -> (start, end) of its descriptor in bytes; (0, 0): inside the image
+    possible : nodes that the machine may have, also without memory
     distance : matrix of node distances, by node id
     cpu_node : node of each CPU
     scratch : what one stage leaves for a later one
+    on_early_param : called when the command line is read: from then on memblock=debug prints
     """
 
     arch: Arch
@@ -57,9 +61,11 @@ class Setup:
     dma_reserve: int = 0
     active_regions: list[tuple[int, int, int]] = field(default_factory=list)
     node_data: dict[int, tuple[int, int]] = field(default_factory=dict)
+    possible: tuple[int, ...] = ()
     distance: list[list[int]] = field(default_factory=list)
     cpu_node: tuple[int, ...] = ()
     scratch: dict[str, int] = field(default_factory=dict)
+    on_early_param: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         """The RAM disk is where the loader put it; 16 MiB are left to devices on a PC."""
@@ -97,6 +103,14 @@ class Setup:
         if self.bootmem is None:
             raise BadMachineError(f"{self.arch.name}: this kernel has no bootmem; give it one")
         return self.bootmem
+
+    def dump_memblock(self) -> None:
+        """Print what memblock holds, if the command line asks for it.
+
+        Linux: memblock_dump_all(), mm/memblock.c (6.1)
+        """
+        if self.memblock is not None and self.cmdline.memblock_debug:
+            self.log += memblock_dump_lines(self.memblock, self.arch.phys_addr_bits)
 
     def run(self) -> "Setup":
         """All stages of setup_arch() that the architecture has, in order.

@@ -36,6 +36,7 @@ def memory_setup(setup: Setup) -> None:
 
 def parse_early_param(setup: Setup) -> None:
     """Linux: parse_early_param(), e820__finish_early_params() (6.1)"""
+    setup.on_early_param()
     if setup.hardware.nx and setup.arch.entry_bytes == 8:
         setup.log.append("NX (Execute Disable) protection: active")
     else:
@@ -88,6 +89,7 @@ def memblock_setup(setup: Setup) -> None:
     x86_early.reserve_brk(setup)
     wide = setup.arch.pa_bits > 32
     x86_early.memblock_setup(setup.boot, _table(setup), 64 if wide else 32)
+    setup.dump_memblock()
     for base, size in setup.hardware.mirror:
         setup.boot.mark_mirror(base, size)
     setup.limits = _with_dram(setup)
@@ -166,7 +168,8 @@ def initmem_init(setup: Setup) -> None:
     )
     numa = NumaInit(setup.hardware, setup.boot, config, setup.log).run()
     setup.node_data, setup.distance = numa.node_data, numa.distance
-    setup.cpu_node = numa.cpu_node
+    setup.possible, setup.cpu_node = numa.possible, numa.cpu_node
+    setup.dump_memblock()
 
 
 STAGES = (

@@ -59,9 +59,12 @@ class Boot:
     dma_reserve : frames of the first 16 MiB that are taken already
     node_data : address of each node's descriptor
     cpu_node : node of each CPU that comes up
+    possible : nodes that may come to exist; those without memory are laid out, too
+    online : nodes that are there when zonelists are made
     told_order : order of nodes, where distances that decide it are not known
     zones, memmap : set by free_area_init()
     managed : managed_pages by zone; `cma_pages` likewise
+    deferred_spans : frames that were freed once their struct pages were there
     """
 
     arch: Arch
@@ -78,6 +81,7 @@ class Boot:
     limits: Limits | None = None
     dma_reserve: int = 0
     node_data: dict[int, int] = field(default_factory=dict)
+    possible: tuple[int, ...] = ()
     online: tuple[int, ...] = ()
     zones: BootZones | None = None
     memmap: MemmapInit | None = None
@@ -98,6 +102,7 @@ class Boot:
     hand_over: "FreeBlocks | None" = None
     highmem: "FreeBlocks | None" = None
     deferred: dict[int, "FreeBlocks"] = field(default_factory=dict)
+    deferred_spans: list[tuple[int, int]] = field(default_factory=list)
     cma: "FreeBlocks | None" = None
     late: tuple["LateFree", ...] = ()
     reserved_spans: tuple[tuple[int, int], ...] = ()
@@ -172,6 +177,7 @@ class CallObserver:
     Attributes
     ----------
     wholesale : one call may stand for many pages, since nobody reads them one by one
+    quiet : the kernel has not read its command line yet, and prints nothing
     """
 
     def __init__(self, owners: OwnerBook, log: list[str], *, bits: int, debug: bool) -> None:
@@ -179,9 +185,14 @@ class CallObserver:
         self.log = log
         self.bits = bits
         self.wholesale = not debug
+        self.quiet = False
+
+    def read_early_params(self) -> None:
+        """The kernel has read its command line."""
+        self.quiet = False
 
     def __call__(self, call: MemblockCall) -> None:
         """Take note of a call."""
         self.owners.on_call(call)
-        if not self.wholesale:
+        if not (self.wholesale or self.quiet):
             self.log.append(call.line(self.bits))

@@ -145,13 +145,15 @@ class BootBootmem:
         Raises
         ------
         BadMachineError
-            There is none, or more than the kernel can number.
+            There is too little for the kernel itself, or more than it can number.
         """
         end = self.limits.max_pfn
         most = self.arch.dram_pfn_limit
-        if end <= 0:
+        image = self.setup.image
+        if end << self.page_shift < image.end:
             raise BadMachineError(
-                "no memory: firmware's map, mem= and memmap= leave not a single frame"
+                f"memory ends at {end << self.page_shift:#x}, the kernel at {image.end:#x}: let"
+                " firmware's map, mem= and memmap= leave more"
             )
         if self.geometry.sparse and end > most:
             raise BadMachineError(

@@ -215,6 +215,7 @@ class BootedMemory:
     assumptions : what the start-up had to assume, in words
     stages : what each stage did
     log : lines that the kernel would print
+    online : nodes that are there; `zones` and `fallback` also tell of those that may come
     """
 
     arch: str
@@ -253,3 +254,4 @@ class BootedMemory:
     boot_pagesets: bool = False
     zonelist_order: str = ""
     bootmem: "Bootmem | None" = None
+    online: tuple[int, ...] = ()

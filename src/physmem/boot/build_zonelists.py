@@ -28,11 +28,15 @@ def build_all_zonelists(boot: Boot) -> None:
     populated = {
         nid: [zone.index for zone in node.zones if zone.present] for nid, node in nodes.items()
     }
-    boot.distance = tuple(tuple(row) for row in _distances(boot, nr_nodes))
+    distance = _distances(boot, nr_nodes)
+    in_use = {nid for nid, own in populated.items() if own}.union(boot.cpu_node)
+    last = max(in_use) + 1
+    boot.distance = tuple(tuple(row[:last]) for row in distance[:last])
     topology = Topology(
-        boot.distance,
+        distance,
         [bool(populated.get(nid)) for nid in range(nr_nodes)],
-        [nid in boot.cpu_node for nid in range(nr_nodes)],
+        # CPUs are counted to their nodes when they come up, which is later: none counts yet
+        [False] * nr_nodes,
     )
     orders = [
         order
@@ -47,7 +51,8 @@ def build_all_zonelists(boot: Boot) -> None:
     boot.grouping = groups_by_mobility(boot.total_pages, boot.geometry)
     if boot.config.numa:
         boot.say(*fallback_lines(orders))
-    boot.say(built_line(len(nodes), boot.total_pages, boot.geometry))
+    boot.online = tuple(sorted(in_use.union(boot.node_data)))
+    boot.say(built_line(len(boot.online), boot.total_pages, boot.geometry))
     if boot.config.numa:
         line = policy_zone_line(populated, boot.arch.zones)
         boot.policy_zone = line.removeprefix("Policy zone: ")

@@ -12,6 +12,7 @@ from physmem.boot.boot_hashes import early_tables, hashes_come_late
 from physmem.boot.booted import LateFree, Prediction
 from physmem.boot.calls_percpu import setup_per_cpu_areas
 from physmem.boot.calls_sparse import flat_mem_map, sparse_init
+from physmem.boot.cma import cma_alignment, place_cma
 from physmem.boot.image_layout import (
     ImagePlace,
     flat_image_place,
@@ -34,7 +35,7 @@ class FormulaCalls:
         self.setup = setup
         self._stages: dict[str, Callable[[Boot], None]] = {
             "setup_arch": self._setup_arch,
-            "sparse_init": sparse_init,
+            "sparse_init": self._sparse_init,
             "free_area_init": self._free_area_init,
             "resources": self._resources,
             "setup_command_line": self._command_line,
@@ -69,35 +70,47 @@ class FormulaCalls:
             boot.owners.take(start, end, "NODE_DATA")
         boot.node_data = {nid: start for nid, (start, _) in setup.node_data.items() if start}
         boot.distance = tuple(tuple(row) for row in setup.distance)
-        boot.online = tuple(sorted(setup.node_data)) or (0,)
+        boot.possible = tuple(sorted({*setup.node_data, *setup.possible})) or (0,)
+
+    def _sparse_init(self, boot: Boot) -> None:
+        sparse_init(boot)
+        self._nodes_without_memory(boot)
+
+    def _nodes_without_memory(self, boot: Boot) -> None:
+        """Descriptors of nodes that have CPUs, or room for memory, but none of it.
+
+        Linux: arch_alloc_nodedata(), free_area_init(), mm/page_alloc.c (6.1)
+        """
+        size = self.setup.arch.sizeof_pgdat
+        for nid in self.setup.possible:
+            if nid in boot.node_data or nid in self.setup.node_data:
+                continue
+            place = boot.memblock.alloc(size, boot.geometry.cache_bytes, caller="free_area_init")
+            if not place:
+                raise BadMachineError(f"no memory for the descriptor of node {nid}")
+            boot.owners.take(place, place + size, "NODE_DATA")
 
     def _free_area_init(self, boot: Boot) -> None:
         flat_mem_map(boot)
         self._reserve_cma(boot)
+        if self.setup.e820 is None:
+            # a PC does so as soon as the nodes are known
+            self.setup.dump_memblock()
 
     def _reserve_cma(self, boot: Boot) -> None:
         """Set the default area for contiguous memory aside, as high as devices reach.
 
-        Linux: dma_contiguous_reserve(), kernel/dma/contiguous.c; cma_declare_contiguous_nid(),
-        mm/cma.c (6.1)
+        Linux: dma_contiguous_reserve(), kernel/dma/contiguous.c (6.1)
         """
         if not boot.config.cma:
             return
-        size, base, limit = boot.config.cma_bytes, 0, 0
         asked = boot.cmdline.cma
-        if asked is not None:
-            size, base, limit = asked.size, asked.base or 0, asked.limit or 0
-        align = boot.geometry.pageblock_pages * boot.geometry.page_size
-        size = -(-size // align) * align
+        align = cma_alignment(boot)
+        size = -(-(boot.config.cma_bytes if asked is None else asked.size) // align) * align
         if not size:
             return
-        memblock, zones = boot.memblock, boot.zones
-        if zones is None:
-            raise BadMachineError("zones come before CMA areas")
-        reach = zones.limits.high[0] * boot.geometry.page_size
-        end = min(limit or reach, reach)
         boot.owners.purpose = "CMA"
-        found = memblock.alloc_range_nid(size, align, base, end, -1)
+        found = place_cma(boot, size)
         boot.owners.purpose = ""
         if not found:
             boot.say(f"cma: Failed to reserve {size >> 20} MiB")
@@ -129,7 +142,7 @@ class FormulaCalls:
     def _cpumasks(self, boot: Boot) -> None:
         config, word = boot.config, boot.geometry.bits_per_long
         size = -(-len(boot.cpu_node) // word) * word // 8
-        nodes = max(boot.online) + 1 if config.node_cpumasks else 0
+        nodes = max(boot.possible) + 1 if config.node_cpumasks else 0
         for _ in range(config.cpumasks + nodes):
             boot.memblock.alloc(size, boot.geometry.cache_bytes, caller="alloc_bootmem_cpumask_var")
 

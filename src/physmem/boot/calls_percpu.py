@@ -62,7 +62,7 @@ def setup_per_cpu_areas(boot: Boot) -> None:
     """Allocate all that the first chunk needs."""
     memblock, config, page = boot.memblock, boot.config, boot.geometry.page_size
     cache = boot.geometry.cache_bytes
-    nodes = sorted(set(boot.cpu_node))
+    nodes = list(dict.fromkeys(boot.cpu_node))  # groups by their first CPU, not by node
     groups = [[cpu for cpu, nid in enumerate(boot.cpu_node) if nid == node] for node in nodes]
     layout = unit_layout(boot, groups)
     word = boot.geometry.bits_per_long // 8
@@ -90,6 +90,7 @@ def setup_per_cpu_areas(boot: Boot) -> None:
     memblock.alloc(len(groups) * word, cache, caller=setup)
     memblock.alloc(cpus * 4, cache, caller=setup)
     memblock.alloc(cpus * word, cache, caller=setup)
+    boot.say(*group_lines(boot, groups, layout))
     memblock.alloc(config.percpu_slots_bytes, cache, caller=setup)
     start = config.percpu_static
     for size in (config.percpu_reserved, _dynamic(boot, layout)):
@@ -98,6 +99,30 @@ def setup_per_cpu_areas(boot: Boot) -> None:
         start += size
     memblock.phys_free(info, info_size, caller="pcpu_free_alloc_info")
     memblock.phys_free(areas, areas_size, caller="pcpu_embed_first_chunk")
+
+
+def group_lines(boot: Boot, groups: list[list[int]], layout: UnitLayout) -> list[str]:
+    """Lines that tell which CPUs share an allocation, as many allocations a line as fit.
+
+    Linux: pcpu_dump_alloc_info(), mm/percpu.c (6.1)
+    """
+    config, per_alloc = boot.config, layout.per_alloc
+    atom = max(config.percpu_atom, boot.geometry.page_size)
+    alloc = layout.unit * per_alloc
+    cpus = sum(map(len, groups))
+    group_width, cpu_width = len(str(len(groups))), len(str(cpus))
+    width = per_alloc * (cpu_width + 1) + group_width + 3
+    per_line = 1 << max(60 // width, 1).bit_length() - 1
+    told = []
+    for number, group in enumerate(groups):
+        for first in range(0, _up(len(group), per_alloc), per_alloc):
+            units = [f"{cpu:0{cpu_width}d}" for cpu in group[first : first + per_alloc]]
+            units += ["-" * cpu_width] * (per_alloc - len(units))
+            told.append(f"[{number:0{group_width}d}] {' '.join(units)} ")
+    sizes = f"s{config.percpu_static} r{config.percpu_reserved} d{_dynamic(boot, layout)}"
+    lines = [f"{sizes} u{layout.unit} alloc={alloc // atom}*{atom}"]
+    lines += ["".join(told[at : at + per_line]) for at in range(0, len(told), per_line)]
+    return [f"pcpu-alloc: {line}" for line in lines]
 
 
 def _dynamic(boot: Boot, layout: UnitLayout) -> int:

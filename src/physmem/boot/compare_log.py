@@ -206,7 +206,8 @@ def _zoneinfo_figures(
     booted: BootedMemory, theirs: list[ZoneText], left_out: list[NotCompared]
 ) -> Iterator[Figure]:
     ours = {(zone.node, zone.name): zone for zone in booted.zones}
-    order = [[zone.node, zone.name] for zone in booted.zones]
+    online = booted.online or tuple(zone.node for zone in booted.zones)
+    order = [[zone.node, zone.name] for zone in booted.zones if zone.node in online]
     yield Figure("zones", order, [[zone.nid, zone.name] for zone in theirs])
     for zone in theirs:
         mine = ours.get((zone.nid, zone.name))

@@ -60,6 +60,7 @@ def page_alloc_init_late(boot: Boot) -> None:
             (start, end, nid)
             for start, end, _ in boot.memblock.free_pfn_ranges(first, zone.end_pfn, nid)
         ]
+        boot.deferred_spans += [(start, end) for start, end, _ in spans]
         boot.deferred[nid] = joined(chunks(start, end, order) for start, end, _ in spans)
         for ref, pages in pages_by_zone(zones, spans).items():
             boot.managed[ref] += pages

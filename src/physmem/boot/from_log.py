@@ -17,6 +17,7 @@ from physmem.boot.geometry import Geometry
 from physmem.boot.kernel_config import KernelConfig, kernel_config
 from physmem.boot.late_frees import late_frees
 from physmem.boot.log_calls import LogCalls
+from physmem.boot.log_nodes import uses_srat
 from physmem.boot.owners import OwnerBook
 from physmem.boot.start_kernel import start_kernel
 from physmem.bootalloc.memblock import Memblock
@@ -94,7 +95,7 @@ def boot_of_log(log: BootLog) -> Boot:
             movable_node=cmdline.movable_node,
             mirrored_kernelcore=cmdline.value("kernelcore") == "mirror",
         ),
-        on_call=CallObserver(owners, lines, bits=arch.bits_per_long, debug=False),
+        on_call=CallObserver(owners, lines, bits=arch.phys_addr_bits, debug=False),
     )
     boot = Boot(
         arch=arch,
@@ -108,7 +109,7 @@ def boot_of_log(log: BootLog) -> Boot:
         geometry=_geometry(log, arch, config),
         features=boot_features(kernel),
         cpu_node=cpu_nodes(log),
-        online=tuple(sorted({*_nodes_told(log), *cpu_nodes(log)})),
+        possible=tuple(sorted({*_nodes_told(log), *cpu_nodes(log)})),
         log=lines,
         assumptions=assumptions,
     )
@@ -126,7 +127,9 @@ def distances_decide(log: BootLog) -> bool:
 
 
 def _nodes_told(log: BootLog) -> set[int]:
-    return {event.nid for event in log.events if isinstance(event, NodeData)}
+    """Nodes that have a descriptor, or that the firmware names."""
+    named = {entry.domain for entry in log.srat} if uses_srat(log) else set()
+    return named | {event.nid for event in log.events if isinstance(event, NodeData)}
 
 
 def _lowmem_end(log: BootLog) -> int:
@@ -210,7 +213,13 @@ def cpu_nodes(log: BootLog) -> tuple[int, ...]:
         # the table names APICs in the order in which the kernel numbers its CPUs
         nodes = [nid for _, nid in figures.cpu_node]
     else:
-        nids = sorted({nid for nid, _, _ in figures.node_ranges}) or [0]
+        # each group's area was asked for on its node, group by group
+        nids = [
+            event.nid
+            for event in log.events
+            if isinstance(event, AllocCall) and event.caller.startswith("pcpu_fc_alloc")
+        ] or sorted({nid for nid, _, _ in figures.node_ranges})
+        nids = [max(nid, 0) for nid in nids] or [0]
         nodes = [0] * max((cpu + 1 for group in figures.cpu_groups for cpu in group), default=1)
         for index, group in enumerate(figures.cpu_groups):
             for cpu in group:

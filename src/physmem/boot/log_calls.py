@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from physmem.boot.boot import Boot
 from physmem.boot.booted import LateFree, Mismatch, Prediction
+from physmem.boot.cma import place_cma
 from physmem.boot.late_frees import late_frees
 from physmem.boot.log_nodes import assign_nodes
 from physmem.boot.log_stages import STAGES, stage_events
@@ -160,7 +161,7 @@ class LogCalls:
             memblock.add(call.start, size, caller=call.caller)
 
     def _alloc(self, boot: Boot, call: AllocCall) -> None:
-        ours = _allocate(boot.memblock, call)
+        ours = _allocate(boot, call)
         theirs = call.start or 0
         self.calls += 1
         if ours == theirs:
@@ -220,8 +221,11 @@ def _mark(memblock: Memblock, region: DumpRegion) -> None:
         memblock.mark_nomap(region.start, size)
 
 
-def _allocate(memblock: Memblock, call: AllocCall) -> int:
+def _allocate(boot: Boot, call: AllocCall) -> int:
     """Make an allocation; 0: there is no room, as in the kernel."""
+    memblock = boot.memblock
+    if call.function == "cma_declare_contiguous_nid":
+        return place_cma(boot, call.size)
     if call.function == "memblock_phys_alloc_range":
         return memblock.phys_alloc_range(
             call.size, call.align, call.min_addr, call.max_addr, caller=call.caller

@@ -19,9 +19,14 @@ def assign_nodes(boot: Boot, log: BootLog) -> None:
             memblock.set_node(start, end - start, nid, array=memblock.reserved)
 
 
+def uses_srat(log: BootLog) -> bool:
+    """Whether the firmware's table decides: it is there, and nothing else was chosen."""
+    return bool(log.srat) and log.fake_node is None and "numa=" not in log.cmdline
+
+
 def _blocks(log: BootLog, first: int, end: int) -> list[tuple[int, int, int]]:
     """Blocks (start, end, node), those of a node joined where no other node lies between."""
-    if log.srat and "numa=" not in log.cmdline:
+    if uses_srat(log):
         blocks = [
             (max(entry.base, 0), min(entry.end, end), entry.domain)
             for entry in sorted(log.srat, key=lambda entry: entry.base)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from physmem.boot.boot import Boot
 from physmem.boot.booted import BlockTypes, BootedMemory, BootedZone
 from physmem.boot.mem_init import no_blocks, pages_by_zone
-from physmem.boot.memmap_init import memmap_init
+from physmem.boot.memmap_init import deferred_pageblocks
 from physmem.boot.sizes import Watermarks
 from physmem.boot.zones import BootZone, BootZones
 
@@ -33,14 +33,18 @@ def _kib(boot: Boot) -> int:
 
 def _pageblocks(boot: Boot, zones: BootZones) -> dict[tuple[int, int], tuple[BlockTypes, ...]]:
     """Types of pageblocks when all struct pages exist and CMA areas are marked."""
-    runs = memmap_init(zones, deferred=False).pageblocks
+    if boot.memmap is None:
+        raise RuntimeError("the start-up is not finished")
+    runs = boot.memmap.pageblocks
+    later = sorted(boot.deferred_spans)
     shift, order = boot.geometry.page_shift, boot.geometry.pageblock_order
     areas = [(start >> shift >> order, end >> shift >> order) for start, end in boot.cma_areas]
     found = {}
     for zone in zones.zones():
         first = zone.start_pfn >> order
         blocks = [
-            BlockTypes(run.start_block, run.count, run.type) for run in runs[zone.nid, zone.index]
+            BlockTypes(run.start_block, run.count, run.type)
+            for run in deferred_pageblocks(zone, zones, 0, later, runs[zone.nid, zone.index])
         ]
         count = (zone.end_pfn - 1 >> order) - first + 1
         for start, end in areas:
@@ -112,6 +116,7 @@ def booted_memory(boot: Boot) -> BootedMemory:
         ),
         zonelists={nid: lists.fallback for nid, lists in boot.zonelists.items()},
         fallback=dict(boot.fallback),
+        online=boot.online,
         grouping=boot.grouping,
         total_pages=boot.total_pages,
         policy_zone=boot.policy_zone,

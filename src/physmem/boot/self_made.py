@@ -50,6 +50,8 @@ def boot_of_hardware(
     options = CommandLine.parse(cmdline) if isinstance(cmdline, str) else cmdline
     owners = OwnerBook()
     log: list[str] = []
+    observer = CallObserver(owners, log, bits=arch.phys_addr_bits, debug=options.memblock_debug)
+    observer.quiet = True
     memblock = Memblock(
         MemblockConfig(
             page_shift=arch.page_shift,
@@ -59,7 +61,7 @@ def boot_of_hardware(
             mirrored_kernelcore=options.value("kernelcore") == "mirror",
         ),
         ram=ram,
-        on_call=CallObserver(owners, log, bits=arch.bits_per_long, debug=options.memblock_debug),
+        on_call=observer,
     )
     setup = Setup(
         arch=arch,
@@ -68,6 +70,7 @@ def boot_of_hardware(
         memblock=memblock,
         log=log,
         whole_page_node_data=config.whole_page_node_data,
+        on_early_param=observer.read_early_params,
     )
     return Boot(
         arch=arch,

@@ -130,7 +130,7 @@ def zone_sizes_init(boot: Boot) -> None:
             features=boot.features,
             request=movable_request(boot),
             dma_reserve=boot.dma_reserve,
-            online=boot.online,
+            online=boot.possible,
             free_pages=_free_pages(boot, limits.max_low_pfn),
         )
     )

@@ -55,9 +55,12 @@ _ARCH_OF_NAME = {
     "686-pae": "i386-pae",
     "686": "i386",
     "arm64": "arm64",
+    "arm64-16k": "arm64-16k",
+    "arm64-64k": "arm64-64k",
     "aarch64": "arm64",
     "riscv64": "riscv64",
 }
+_ARM64_PAGES = {4096: "arm64", 16384: "arm64-16k", 65536: "arm64-64k"}
 _ARCH_SIGNS = (
     (re.compile(r"Booting Linux on physical CPU|psci: |GICv\d|arch_timer: "), "arm64"),
     (re.compile(r"SBI (?:specification|implementation)|riscv: "), "riscv64"),
@@ -314,6 +317,17 @@ class _Reader:
         )
 
     def _arch(self) -> str:
+        """Architecture; hash tables tell the size of a page: their bytes by their order."""
+        arch = self._arch_of_family()
+        if arch == "arm64":
+            sizes = {
+                table.size >> table.order for table in self.figures.hash_tables if table.order > 0
+            }
+            if len(sizes) == 1:
+                return _ARM64_PAGES.get(sizes.pop(), arch)
+        return arch
+
+    def _arch_of_family(self) -> str:
         bits = self.figures.max_arch_pfn.bit_length() - 1
         if bits in _ARCH_OF_PFN:
             return _ARCH_OF_PFN[bits]

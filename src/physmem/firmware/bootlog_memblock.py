@@ -182,14 +182,21 @@ def infer_requests(events: Sequence[Event]) -> list[Event]:
     cma_declare_contiguous_nid(), mm/cma.c (6.1)
     """
     result: list[Event] = []
+    known = False
     for index, event in enumerate(events):
+        known = known or (isinstance(event, Moment) and event.step is Step.NUMA)
         bare = (
             isinstance(event, MemblockCall)
             and event.op is MemblockOp.RESERVE
             and event.caller.startswith("memblock_alloc_range_nid")
         )
         if bare and isinstance(event, MemblockCall):
-            result.append(_purpose(event, events[index + 1 : index + 4]))
+            asked = _purpose(event, events[index + 1 : index + 4])
+            if isinstance(asked, AllocCall) and asked.nid >= 0 and not known:
+                # with a device tree nothing is printed when the nodes become known
+                result.append(Moment(Step.NUMA, event.line))
+                known = True
+            result.append(asked)
         else:
             result.append(event)
     return result
@@ -202,7 +209,7 @@ def _purpose(call: MemblockCall, later: Sequence[Event]) -> Event:
         if isinstance(event, NodeData) and event.start == call.start:
             return _asked(call, "memblock_phys_alloc_try_nid", SMP_CACHE_BYTES, event.nid)
         if isinstance(event, CmaReserved) and event.base == call.start:
-            return _asked(call, "memblock_alloc_range_nid", CMA_MIN_ALIGNMENT_BYTES, -1)
+            return _asked(call, "cma_declare_contiguous_nid", CMA_MIN_ALIGNMENT_BYTES, -1)
         break
     return call
 

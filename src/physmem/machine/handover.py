@@ -4,7 +4,7 @@
 Linux: mm_init(), mem_init(), init/main.c (6.1); mem_init(), free_all_bootmem() (2.6.24)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from physmem.machine.origin import MemMapPiece, Reserved
 from physmem.machine.profiles import feature_bits
 from physmem.machine.tables import Tables, build_tables
 from physmem.mm.entry import do_free_boot_pages, do_setup_reserve
-from physmem.mm.features import RESERVE_BLOCKS
+from physmem.mm.features import MANAGED_PAGES, RESERVE_BLOCKS
 from physmem.mm.free_core import do_free_core, do_free_reserved
 from physmem.mm.lists import init_lists, mark_rest_in_use
 from physmem.mm.mmzone import NONE
@@ -45,6 +45,8 @@ class Handover:
     reserved : what the page allocator does not get, without `late`
     mem_map : where the records of the frames lie
     grouping_disabled : too little memory to group pages by mobility
+    zonelists : per node (node, zone index) in the order in which a request looks, as the boot has
+        decided; empty: worked out from `layout`
     ram : the bytes that the boot allocator's users wrote to
     """
 
@@ -58,6 +60,7 @@ class Handover:
     reserved: Sequence[Reserved] = ()
     mem_map: Sequence[MemMapPiece] = ()
     grouping_disabled: bool = False
+    zonelists: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
     ram: Ram | None = field(default=None, compare=False)
 
 
@@ -70,6 +73,7 @@ def hand_over(plan: Handover) -> Tables:
         A block lies outside the zones, or in two of them.
     """
     tables = build_tables(plan.state, plan.layout)
+    _fill_zonelists(tables, plan)
     h = address(tables.memory)
     tables.zones["grouping_disabled"] = int(plan.grouping_disabled)
     ready(init_lists)(h, int(tables.memory[0]["max_pfn"]))
@@ -98,6 +102,22 @@ def hand_over(plan: Handover) -> Tables:
     for start, end in plan.late:
         ready(do_free_reserved)(h, start, end, 0)
     return tables
+
+
+def _fill_zonelists(tables: Tables, plan: Handover) -> None:
+    """Put the boot's zonelists in place; zones that have no frame to give are left out."""
+    zones = plan.state.zones
+    managed = bool(feature_bits(plan.layout.kernel) & MANAGED_PAGES)
+    numbers = {
+        (zone.node, plan.layout.zone_idx(zone.name)): number
+        for number, zone in enumerate(zones)
+        if (zone.managed if managed else zone.present) > 0
+    }
+    for nid, order in plan.zonelists.items():
+        rows = tables.zonelist[nid * len(zones) : (nid + 1) * len(zones)]
+        rows["zone"] = NONE
+        for row, ref in zip(rows, (ref for ref in order if ref in numbers), strict=False):
+            row["zone"], row["zone_idx"] = numbers[ref], ref[1]
 
 
 _BOOT_PAGESET = {"high": 0, "batch": 1, "cold_high": 0, "cold_batch": 1}
