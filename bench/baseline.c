@@ -118,7 +118,7 @@ typedef struct run {
 	i64 diverged, allocations, exact;
 	i64 consequences_exact, consequences_extra;
 	i64 frees, frees_unmatched;
-	i64 bulk_pages, bulk_failed, node_requests, trace_overflow, digest;
+	i64 bulk_pages, bulk_failed, node_requests, trace_overflow, decays_after_frees, digest;
 	struct request *requests;
 	i64 requests_len;
 	i64 *expected;

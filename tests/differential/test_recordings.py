@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from physmem.mm.state import State
-from physmem.replay.session import COLUMNS, RecordedMachine, Session, load_machine
+from physmem.replay.columns import replay_columns
+from physmem.replay.session import RecordedMachine, Session, load_machine
 from physmem.trace.capture import Capture, read_capture
 from physmem.trace.events import Events, Kind
 
@@ -25,7 +26,9 @@ OUTCOMES = (Kind.ALLOC, Kind.ZONE_LOCKED, Kind.PCPU_DRAIN, Kind.EXTFRAG)
 
 @pytest.fixture(scope="module", params=sorted(KERNELS))
 def recording(request):
-    return request.param, read_capture(RECORDINGS / f"{request.param}.physmem", columns=COLUMNS)
+    return request.param, read_capture(
+        RECORDINGS / f"{request.param}.physmem", columns=replay_columns
+    )
 
 
 def with_events(capture: Capture, events: Events) -> Capture:
@@ -116,7 +119,7 @@ def test_strict_predictions_do_not_need_consequences(recording):
 
 
 def test_a_wrong_answer_is_found_and_named():
-    capture = read_capture(RECORDINGS / "linux-6.1-x86_64-512M.physmem", columns=COLUMNS)
+    capture = read_capture(RECORDINGS / "linux-6.1-x86_64-512M.physmem", columns=replay_columns)
     rows = np.flatnonzero(capture.events.kind == Kind.ALLOC)
     row = int(rows[len(rows) // 2])
     pfn = capture.events.pfn.copy()
@@ -131,7 +134,7 @@ def test_a_wrong_answer_is_found_and_named():
 
 
 def test_a_wrong_start_state_is_found():
-    capture = read_capture(RECORDINGS / "linux-6.1-x86_64-512M.physmem", columns=COLUMNS)
+    capture = read_capture(RECORDINGS / "linux-6.1-x86_64-512M.physmem", columns=replay_columns)
     zone = capture.state0.zones[1]
     zone.pcp[0].lists[0].reverse()
     result = Session.prepare(capture).run()

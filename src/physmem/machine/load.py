@@ -204,7 +204,7 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> No
 
 
 def _fill_tuning(record: Any, zone: ZoneState, pcp: PcpState) -> None:
-    """What a kernel keeps that sizes its per-CPU lists itself; what a state lacks is at its start."""
+    """What a kernel with auto-tuning keeps; what a state does not tell is as at boot."""
     for name in TUNING:
         value = getattr(pcp, name)
         if value is not None:

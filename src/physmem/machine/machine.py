@@ -492,7 +492,8 @@ class Machine:
 
     def _refused(self, order: int, bits: int, cpu: int, node: int | None) -> OutOfMemoryError:
         nid = self._node(self._cpu_node[cpu] if node is None else node)
-        request = f"alloc_pages(order={order}, gfp={format_gfp(bits, self._gfp_table)}, {cpu=}, node={nid})"
+        gfp = format_gfp(bits, self._gfp_table)
+        request = f"alloc_pages(order={order}, gfp={gfp}, {cpu=}, node={nid})"
         return OutOfMemoryError(f"{request}: no zone can serve it; {free_counts(self.zones)}")
 
     def __repr__(self) -> str:

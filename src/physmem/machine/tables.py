@@ -211,7 +211,8 @@ def _fill_zone(record: Any, number: int, zone: ZoneState, state: State, layout: 
     record["watermark_boost_factor"] = layout.watermark_boost_factor
     record["features"] = feature_bits(layout.kernel)
     record["first_block"] = zone.start >> state.pageblock_order
-    record["movable_idx"] = layout.zone_idx("Movable")
+    names = layout.zone_names
+    record["movable_idx"] = names.index("Movable") if "Movable" in names else len(names) - 1
 
 
 def _zonelist(state: State, layout: Layout) -> NDArray[Any]:

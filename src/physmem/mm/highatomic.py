@@ -112,7 +112,7 @@ def unreserve_highatomic(
         zone = m.zones[number]
         if m.zonelist[at].zone_idx > highest_zoneidx:
             continue
-        if only_node != NONE and only_node != zone.node:  # noqa: PLR1714 - a kernel has no tuples
+        if only_node != NONE and only_node != zone.node:
             continue
         if unreserve_highatomic_pageblock(zone, mt, True):
             return True

@@ -166,8 +166,8 @@ def free_pcppages_bulk(zone: Zone, pcp: PerCpuPages, count: int, pindex: int) ->
     """Give at least `count` frames back to the free lists, oldest first, from list `pindex` on.
 
     Each list is emptied before the next non-empty one, cyclically. A block goes back under the type
-    cached in its first frame; while pageblocks are isolated, and where frees read it, under the type
-    of its pageblock.
+    cached in its first frame; while pageblocks are isolated, and where frees read the pageblock,
+    under the type of its pageblock.
 
     Linux: free_pcppages_bulk(), mm/page_alloc.c (6.1)
     """

@@ -35,7 +35,7 @@ def profile_for(info: CaptureInfo) -> str:
 
 
 def replay_columns(info: CaptureInfo) -> tuple[str, ...]:
-    """Columns for the replay of one capture: times, too, where per-CPU lists change with time."""
-    if feature_bits(profile_for(info)) & PCP_AUTO_TUNING and "ts" in info.columns:
-        return (*COLUMNS, "ts")
+    """Columns for the replay of one capture: more where per-CPU lists change with time."""
+    if feature_bits(profile_for(info)) & PCP_AUTO_TUNING:
+        return (*COLUMNS, *(name for name in ("ts", "comm") if name in info.columns))
     return COLUMNS

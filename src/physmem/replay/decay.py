@@ -4,7 +4,7 @@
 Linux: vmstat_update(), refresh_cpu_vm_stats(), mm/vmstat.c (6.12); decay_pcp_high(),
 mm/page_alloc.c (6.12); round_jiffies_relative(), kernel/time/timer.c
 
-A kernel worker of each CPU runs at whole seconds of the kernel's clock, later when the CPU was
+A kernel worker ("kworker/...") of each CPU runs at whole seconds of the kernel's clock, later when the CPU was
 asleep or busy. What it drains shows as drains that follow no free. When it only lowers `high`,
 nothing shows: the phase is then that of the decays that do show, and where the answers say that it
 came earlier or later, it is moved (`physmem.replay.races`).
@@ -28,11 +28,13 @@ from physmem.replay.flow import (
     SOFTIRQ,
     Lowering,
 )
+from physmem.trace.events import Events
 
 PERIOD = 1_000_000_000
 """ns. Linux: sysctl_stat_interval, mm/vmstat.c"""
-OWN_DRAINS_WITHIN = 50_000_000
-"""ns: a drain this long after a task's last free or drain is not that free's."""
+FIRST_DRAIN_WITHIN = 100_000
+NEXT_DRAIN_WITHIN = 50_000_000
+"""ns: a drain longer after a kernel worker's last free, or last drain, belongs to a decay."""
 JITTER = 2_000_000
 """ns by which a decay may seem to come before its second."""
 NEVER = -1
@@ -64,7 +66,7 @@ def no_decays(nr_rows: int) -> Decays:
 
 @kernel
 def find_seen_decays(w: Lowering, seen: Array[i64]) -> int:
-    """Rows of drains that follow no free of their task; how many."""
+    """Rows of drains that follow no free of their kernel worker; how many."""
     count = 0
     for row in range(len(w.ev_kind)):
         kind = w.ev_kind[row]
@@ -74,13 +76,23 @@ def find_seen_decays(w: Lowering, seen: Array[i64]) -> int:
         level = 2 if context & HARDIRQ else 1 if context & SOFTIRQ else 0
         flow = w.flows[w.ev_flow[row] * LEVELS + level]
         time = w.ev_time[row]
-        if kind == K_DRAIN and level == 0:
-            own = flow.last_time != NEVER and time - flow.last_time <= OWN_DRAINS_WITHIN
-            if not own:
+        if kind == K_DRAIN and level == 0 and w.ev_worker[row]:
+            limit = FIRST_DRAIN_WITHIN if flow.last_is_free else NEXT_DRAIN_WITHIN
+            if flow.last_time == NEVER or time - flow.last_time > limit:
                 seen[count] = row
                 count += 1
         flow.last_time = time
+        flow.last_is_free = int(kind in (K_FREE, K_BATCHED))
     return count
+
+
+def workers(events: Events) -> NDArray[np.uint8]:
+    """(rows,) uint8: 1 where a kernel worker is at work (all rows, if no names are known)."""
+    if "comm" not in events.columns:
+        return np.ones(len(events), np.uint8)
+    is_worker = np.array([name.startswith("kworker/") for name in events.comms], np.uint8)
+    rows: NDArray[np.uint8] = is_worker[events.comm] if len(is_worker) else events.comm * 0
+    return rows.astype(np.uint8)
 
 
 def phase_of(times: NDArray[np.int64]) -> int | None:
@@ -120,4 +132,3 @@ def unseen_decays(
     order = np.argsort(times, kind="stable")
     rows = np.searchsorted(time, times[order])
     return Decays(seen, np.append(rows, len(time)), owners[order], times[order])
-

@@ -10,6 +10,7 @@ allocation (`twin` maps recorded frames to ours); under `strict` it frees the fr
 from physmem.lib.jit import inlined, kernel, pointer_to
 from physmem.lib.struct import Array, i64, struct, u32
 from physmem.mm.alloc_flags import ALLOC_PCP_BUSY
+from physmem.mm.features import PCP_AUTO_TUNING
 from physmem.mm.mmzone import NONE, PG_PREPARED, Memory
 from physmem.mm.page_alloc import alloc_pages, bulk_page, bulk_zone
 from physmem.mm.page_free import free_commit, free_prepare, is_in_use, page_zone
@@ -50,6 +51,7 @@ class Run:
     bulk_failed: i64
     node_requests: i64
     trace_overflow: i64
+    decays_after_frees: i64  # without a line of their own
     digest: i64  # over all predictions: frames and consequences, in order
     requests: Array[Request]
     expected: Array[i64]
@@ -162,6 +164,16 @@ def do_drain(m: Memory, r: Run, at: int) -> None:
 
 
 @kernel
+def do_decay_after_free(m: Memory, r: Run, at: int) -> None:
+    """More drains than a free causes: its task, a kernel worker, went on to let lists decay."""
+    if r.strict:
+        return
+    r.decays_after_frees += 1
+    for number in range(m.nr_zones):
+        decay_pcp_high(m.zones[number], r.requests[at].cpu)
+
+
+@kernel
 def add_to_digest(r: Run, value: int) -> None:
     """Let a prediction count in the digest of all of them."""
     r.digest = (r.digest * 31 + ((value ^ value >> 24) & _DIGEST_MASK)) & _DIGEST_MASK
@@ -225,6 +237,8 @@ def replay(h: int, end: int) -> int:
             exact = compare_allocation(m, r, at, do_alloc(m, r, at))
         elif kind in (FREE, COMMIT, PREPARE):
             do_free(m, r, at)
+            if m.features & PCP_AUTO_TUNING and r.requests[at].nr_expected > m.trace[0]:
+                do_decay_after_free(m, r, at)
         elif kind == BULK:
             do_bulk(m, r, at)
         elif kind in (DRAIN_ALL, DRAIN_BATCH, DECAY):

@@ -43,6 +43,7 @@ class Flow:
     bulk_row: i64  # row of the bulk call in progress, or NO_OWNER
     bulk_allocs: i64
     last_time: i64  # of the last free or drain (only where per-CPU lists decay)
+    last_is_free: i64
 
 
 @struct
@@ -67,6 +68,7 @@ class Lowering:
     ev_arg0: Array[i32]
     ev_arg1: Array[i32]
     ev_time: Array[i64]  # ns; empty where per-CPU lists do not decay
+    ev_worker: Array[u8]  # 1: a kernel worker; empty as ev_time
     decay_rows: Array[i64]  # ascending: rows before which lists decay unseen; the last: no row
     decay_cpus: Array[u16]  # by decay row
     decay_times: Array[i64]  # by decay row: ns

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from physmem.lib.jit import ready
 from physmem.lib.struct import address, attach, dtype_of
-from physmem.replay.decay import NEVER, Decays, no_decays, unseen_decays
+from physmem.replay.decay import NEVER, Decays, no_decays, unseen_decays, workers
 from physmem.replay.flow import ABSENT, IN_INTERRUPT, LEVELS, NO_OWNER, Flow, Lowering
 from physmem.replay.lowering import lower, number_flows, seen_decays
 from physmem.replay.request import COUNTED, Request
@@ -40,7 +40,7 @@ class Requests:
     unexplained : consequences that belong to no request
     flow_of_task : (rows,) int32, number of the task of each row
     context : (rows,) uint8, as in the events
-    time : (rows,) int64, ns; None where per-CPU lists do not decay
+    time : (rows,) int64, ns; empty where per-CPU lists do not decay, or no time is known
     """
 
     requests: NDArray[Any]
@@ -51,7 +51,7 @@ class Requests:
     unexplained: int
     flow_of_task: NDArray[np.int32]
     context: NDArray[np.uint8]
-    time: NDArray[np.int64] | None = None
+    time: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -132,6 +132,7 @@ def lower_events(
         "next_seen": np.empty(0 if strict else max_pfn, np.uint32),
         "last_prepared": np.full(max_pfn, ABSENT, np.uint32),
         "ev_time": events.ts if timed else np.empty(0, np.int64),
+        "ev_worker": workers(events) if timed else np.empty(0, np.uint8),
         "owner": np.full(n, NO_OWNER, np.int32),
         "chain": np.empty(n, np.uint32),
         "expected": np.empty(n, np.int64),
@@ -163,7 +164,7 @@ def lower_events(
         unexplained=int(record["nr_unexplained"]),
         flow_of_task=flows,
         context=events.context,
-        time=events.ts if timed else None,
+        time=kept["ev_time"],
     )
 
 

@@ -21,11 +21,11 @@ from physmem.mm.compare import compare_states
 from physmem.mm.features import PCP_AUTO_TUNING
 from physmem.mm.state import State
 from physmem.replay import request as rq
-from physmem.replay.columns import COLUMNS as COLUMNS
 from physmem.replay.columns import profile_for, replay_columns
 from physmem.replay.engine import replay
 from physmem.replay.lowering import lower
 from physmem.replay.report import (
+    Decays,
     FirstDivergence,
     RaceLine,
     Result,
@@ -267,13 +267,14 @@ class Session:
             node_requests=int(stats["node_requests"]),
             lost_events=self.capture.info.lost,
             races=self._races(),
+            decays=self._decays(),
             zones=zones,
             first_divergence=None if first is None else self._describe(first),
             final=None if state1 is None else compare_states(state1, state),
             state=state,
             seconds=runner.seconds + self.lowering_seconds,
             digest=f"{int(stats['digest']):012x}",
-            notes=tuple(_notes(self.capture)),
+            notes=tuple(_notes(self)),
         )
 
     def _races(self) -> tuple[RaceLine, ...]:
@@ -287,6 +288,15 @@ class Session:
                     break
             lines.append(RaceLine(int(self.events.line[request["row"]]), text))
         return tuple(sorted(lines, key=lambda race: race.line))
+
+    def _decays(self) -> Decays:
+        found = self.requests.requests[self.requests.requests["kind"] == rq.DECAY]
+        unseen = found["race"] & rq.UNSEEN > 0
+        return Decays(
+            seen=int((~unseen).sum()),
+            inferred=int((unseen & (found["pfn"] == 0)).sum()),
+            moved=int((unseen & (found["race"] & rq.REORDERED > 0)).sum()),
+        )
 
     def _describe(self, first: Divergence) -> FirstDivergence:
         state = self._state_before(first.request)
@@ -321,15 +331,19 @@ class Session:
         return read_tables(tables, self.layout.zone_names, start.nr_migratetypes)
 
 
-def _notes(capture: Capture) -> Iterator[str]:
+def _notes(session: Session) -> Iterator[str]:
     """What makes an exact replay unlikely from the start."""
-    info = capture.info
-    profile = profile_for(info)
-    if not profile_of(info.machine.kernel)[1] or info.machine.profile != profile:
+    info = session.capture.info
+    profile = session.layout.kernel
+    own = not info.machine.kernel or profile_of(info.machine.kernel)[1]
+    if not own or info.machine.profile != profile:
         yield (
             f"this kernel ({info.machine.kernel or 'unknown'}) was replayed with the rules of"
             f" {profile}, the nearest of {', '.join(PROFILES)}: expect differences"
         )
+    if feature_bits(profile) & PCP_AUTO_TUNING and not len(session.requests.time):
+        why = "--strict does not infer when" if session.strict else "the trace has no times"
+        yield f"the per-CPU lists of this kernel decay once a second; {why}: expect differences"
     if info.lost:
         yield (
             f"{info.lost:,} events were lost while recording: record again with larger buffers"

@@ -36,6 +36,7 @@ from physmem.trace.ledger import FrameLedger
 from physmem.trace.machine_info import machine_of
 from physmem.trace.profile import profile_of
 
+
 class ImportReport(msgspec.Struct):
     """What an import did.
 
