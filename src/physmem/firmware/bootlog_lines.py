@@ -13,7 +13,10 @@ MAX_BYTES = 256 << 20
 
 _PREFIX = re.compile(
     r"(?:<\d{1,3}>|\w+ *: *\w+ *: (?=\[)|.{0,120}?\bkernel: )?"  # raw priority, dmesg -x, journal
-    r"(?:\[ *\d+\.\d{3,9}\] ?)?"  # time stamp
+    r"(?:\[ *\d+\.\d{3,9}(?: <[ .\d]+>)?\] ?"  # time stamp; dmesg -d
+    r"|\[<[ .\d]+>\] ?|\[ *\+\d+\.\d+\] ?"  # time since the line before
+    r"|\[[^][]{3,40} \d\d:\d\d[^][]{0,40}\] ?"  # date and time: dmesg -T, -e
+    r"|\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)? )?"  # dmesg --time-format iso
     r"(?:\[ *[TC]\d+\] ?)?"  # task or CPU that wrote the line
 )
 _KNOWN = re.compile(

@@ -91,8 +91,10 @@ def workers(events: Events) -> NDArray[np.uint8]:
     if "comm" not in events.columns:
         return np.ones(len(events), np.uint8)
     is_worker = np.array([name.startswith("kworker/") for name in events.comms], np.uint8)
-    rows: NDArray[np.uint8] = is_worker[events.comm] if len(is_worker) else events.comm * 0
-    return rows.astype(np.uint8)
+    if not len(is_worker):
+        return np.zeros(len(events), np.uint8)
+    rows: NDArray[np.uint8] = is_worker[events.comm]
+    return rows
 
 
 def phase_of(times: NDArray[np.int64]) -> int | None:

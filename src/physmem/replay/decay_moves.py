@@ -2,8 +2,9 @@
 """Other times for the decays that no line shows, when an answer differs.
 
 A decay comes at a whole second of the kernel's clock, or a little later; the phase of that clock is
-known only as well as the decays that show tell it. Where it comes matters only between requests
-that refill or drain, because there `high` is used or moved: these are the places that are tried.
+known only as well as the decays that show tell it. Requests that refill or drain use and move
+`high`, so a decay before them is not one behind them; and it shows or does not show as `count`
+changes with every request. Tried are the places beside the former, and some more, evenly spread.
 """
 
 from collections.abc import Iterator
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 from physmem.replay.request import DECAY, REORDERED, UNSEEN
 from physmem.replay.requests import Requests
 
+NEAR = 60_000_000
 EARLIER = 600_000_000
 LATER = 1_000_000_000
-"""ns before and behind its assumed time in which a decay is sought."""
+"""ns before and behind its assumed time in which a decay is sought, at first and at last."""
 LATE = 100_000_000
 """ns that a decay is late at most on a CPU that has work."""
-PLACES = 256
-"""Places tried per decay."""
+PLACES = 300
+STEPS = 100
+"""Places tried per decay; those of them that are spread evenly."""
 BEFORE = 2
 """Decays before a difference that may have caused it; the next one may come too late."""
 
@@ -105,32 +108,40 @@ def unseen_decays(requests: NDArray[Any]) -> NDArray[np.intp]:
     return np.flatnonzero((requests["kind"] == DECAY) & (requests["race"] & UNSEEN > 0))
 
 
-def decay_moves(requests: Requests, at: int) -> Iterator[DecayMove | DecayToggle]:
-    """Other places for the decays around the difference at position `at`, the nearest first."""
+def decay_changes(requests: Requests, at: int) -> Iterator[list[DecayMove | DecayToggle]]:
+    """Other times for the decays around the difference at position `at`, the likeliest ones first.
+
+    Each list is about one decay, its nearest places first: what all of them change lies together.
+    """
     if not len(requests.time):
         return
     decays = unseen_decays(requests.requests)
     here = int(np.searchsorted(decays, at, side="right"))
     around = decays[max(here - BEFORE, 0) : here + 1][::-1].tolist()
-    for source in around:
-        assumed = int(requests.outcome[source])
-        places = _places(requests, assumed)
-        times = requests.time[requests.requests["row"][places]]
-        nearest = np.argsort(np.abs(times - assumed), kind="stable")[:PLACES]
-        for place, time in zip(places[nearest].tolist(), times[nearest].tolist(), strict=True):
-            # right before a request that is earlier, right behind one that is later
-            if place != source and min(source, place) <= at:
-                yield DecayMove(source, place, time)
-    for source in around:
-        if source <= at:
-            yield DecayToggle(source)
+    for earlier, later in ((NEAR, NEAR), (EARLIER, LATER)):
+        for source in around:
+            yield list(_moves(requests, source, at, earlier, later))
+        for source in around:
+            if source <= at and later == NEAR:
+                yield [DecayToggle(source)]
 
 
-def _places(requests: Requests, assumed: int) -> NDArray[Any]:
-    """Positions of the requests near a time that refill or drain."""
-    rows = np.searchsorted(requests.time, (assumed - EARLIER, assumed + LATER))
-    order = np.maximum.accumulate(requests.requests["row"])
-    low, high = np.searchsorted(order, rows)
-    part = requests.requests[low:high]
-    found: NDArray[Any] = np.flatnonzero((part["nr_expected"] > 0) & (part["kind"] != DECAY))
-    return found + int(low)
+def _moves(
+    requests: Requests, source: int, at: int, earlier: int, later: int
+) -> Iterator[DecayMove]:
+    """Other places for one decay, the nearest first."""
+    time, records = requests.time, requests.requests
+    assumed = int(requests.outcome[source])
+    rows = np.searchsorted(time, (assumed - earlier, assumed + later))
+    order = np.maximum.accumulate(records["row"])
+    low, high = np.searchsorted(order, rows).tolist()
+    part = records[low:high]
+    acts = np.flatnonzero((part["nr_expected"] > 0) & (part["kind"] != DECAY)) + low
+    step = max((high - low) // STEPS, 1)
+    places = np.unique(np.concatenate((acts - 1, acts, acts + 1, np.arange(low, high, step))))
+    places = places[(places >= low) & (places < high) & (places != source)]
+    times = np.maximum(time[order[places]], 0)
+    nearest = np.argsort(np.abs(times - assumed), kind="stable")[:PLACES]
+    for place, when in zip(places[nearest].tolist(), times[nearest].tolist(), strict=True):
+        if min(source, place) <= at:
+            yield DecayMove(source, place, when)

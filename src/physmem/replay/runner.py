@@ -13,7 +13,7 @@ from physmem.lib.jit import ready
 from physmem.lib.struct import address, attach, dtype_of
 from physmem.machine.tables import Tables
 from physmem.mm.tracepoint import unpack
-from physmem.replay.decay_moves import DecayMove, DecayToggle, decay_moves
+from physmem.replay.decay_moves import DecayMove, DecayToggle, decay_changes
 from physmem.replay.engine import Run, replay
 from physmem.replay.races import LOOK_AHEAD, Move, Toggle, candidates
 from physmem.replay.request import ALLOC
@@ -33,7 +33,8 @@ TRIALS_PER_RACE = 40
 MIN_PROGRESS = 64
 """Requests that must go by without a difference before an explanation is believed."""
 DECAY_LOOK_AHEAD = 50_000
-DECAY_TRIALS = 800
+DECAY_TRIALS = 6_000
+"""Trials of other times for decays, in all."""
 WORTH_A_CHECKPOINT = 2_000
 """Requests that trials of decays need not carry out again and again."""
 Change = Move | Toggle | DecayMove | DecayToggle
@@ -98,6 +99,7 @@ class Runner:
         allowed = int(RACES_PER_EVENT * len(requests.owner))
         self.races_left = 0 if strict else max(MIN_RACES, allowed - len(requests.races))
         self.trials_left = self.races_left * TRIALS_PER_RACE
+        self.decay_trials_left = DECAY_TRIALS
 
     @property
     def stats(self) -> Any:
@@ -213,14 +215,11 @@ class Runner:
         after = self.save(at + 1)
         emitted = self.tables.trace[: 1 + min(int(self.tables.trace[0]), 1 << 16)].copy()
         found = self.divergence(at)
-        moves = list(decay_moves(self.requests, at))
-        self._checkpoint_at(min((move.first for move in moves), default=at), at)
-        trials, self.trials_left = self.trials_left, min(DECAY_TRIALS, len(moves))
-        best, best_stop = self._best(at, moves, DECAY_LOOK_AHEAD)
-        self.trials_left = trials
-        if best is None or best_stop < min(at + LOOK_AHEAD, len(self.requests)):
+        best, best_stop = self._best_decay(at)
+        look_ahead = DECAY_LOOK_AHEAD if len(self.requests.time) else LOOK_AHEAD
+        if best_stop < min(at + look_ahead, len(self.requests)):
             races = candidates(self.requests, at, found.expected, found.predicted)
-            other, other_stop = self._best(at, races, LOOK_AHEAD)
+            other, other_stop = self._best(at, races, look_ahead)
             if other_stop > best_stop:
                 best, best_stop = other, other_stop
         if best is None or best_stop < min(at + MIN_PROGRESS, len(self.requests)):
@@ -237,6 +236,22 @@ class Runner:
         self.checkpoints = [kept for kept in self.checkpoints if kept.at <= origin.at]
         self.restore(origin)
         return origin.at
+
+    def _best_decay(self, at: int) -> tuple[Change | None, int]:
+        """Other time of a decay with which the replay gets farthest, and where it stops then."""
+        best: Change | None = None
+        best_stop = at
+        end = min(at + DECAY_LOOK_AHEAD, len(self.requests))
+        for changes in decay_changes(self.requests, at):
+            if not changes or best_stop >= end or self.decay_trials_left <= 0:
+                continue
+            self._checkpoint_at(min(change.first for change in changes), at)
+            trials, self.trials_left = self.trials_left, self.decay_trials_left
+            change, stop = self._best(at, changes, DECAY_LOOK_AHEAD)
+            self.decay_trials_left, self.trials_left = self.trials_left, trials
+            if stop > best_stop:
+                best, best_stop = change, stop
+        return best, best_stop
 
     def _best(
         self, at: int, changes: Iterable[Change], look_ahead: int
