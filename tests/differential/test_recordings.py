@@ -8,6 +8,7 @@ import pytest
 
 from physmem.mm.state import State
 from physmem.replay.columns import replay_columns
+from physmem.replay.request import COUNTED
 from physmem.replay.session import RecordedMachine, Session, load_machine
 from physmem.trace.capture import Capture, read_capture
 from physmem.trace.events import Events, Kind
@@ -20,6 +21,7 @@ KERNELS = {
     "linux-6.1-i386-highmem": (439_964, 0, True),
     "linux-6.1-x86_64-2nodes": (359_778, 20, False),
     "linux-6.1-arm64-512M": (388_806, 20, False),
+    "linux-6.12-x86_64-512M": (422_268, 0, False),
 }
 OUTCOMES = (Kind.ALLOC, Kind.ZONE_LOCKED, Kind.PCPU_DRAIN, Kind.EXTFRAG)
 
@@ -71,6 +73,16 @@ def test_strict_is_exact_where_nothing_races(recording):
         assert sum(line.startswith(">") for line in first.context) == 1
         assert first.why
         assert len(first.lists) == 2
+
+
+def test_decays_that_show_and_that_do_not():
+    path = RECORDINGS / "linux-6.12-x86_64-512M.physmem"
+    session = Session.prepare(read_capture(path, columns=replay_columns))
+    decays = session.run().decays
+    assert (decays.seen, decays.inferred) == (7, 9)  # one a second
+    assert decays.moved <= 2
+    record = session.runner.requests.requests
+    assert not (record["race"] & COUNTED).any()
 
 
 def corrupted(events: Events, seed: int) -> Events:
