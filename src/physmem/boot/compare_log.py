@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from physmem.boot.booted import BootedMemory, BootedZone
-from physmem.boot.from_log import distances_decide
+from physmem.boot.compare_firmware import firmware_memory
+from physmem.boot.from_log import distances_decide, hardware_of
 from physmem.firmware.bootlog import BootLog
+from physmem.firmware.bootlog_events import Moment, Step
 from physmem.firmware.bootlog_figures import Figures
 from physmem.firmware.bootlog_lines import LogLine, read_text
 from physmem.firmware.zoneinfo_text import ZoneText, parse_zoneinfo
@@ -138,34 +140,47 @@ def _log_figures(booted: BootedMemory, log: BootLog) -> Iterator[Figure]:
     for number, text in enumerate(booted.log, start=1):
         ours.feed(LogLine(number, text))
     theirs = log.figures
-    if theirs.max_pfn:
+    firmware = firmware_memory(log, hardware_of(log))
+    if firmware is not None:
+        yield Figure("memory by the firmware's map", *firmware)
+    if theirs.max_pfn or (log.e820 and not log.headless):
         last = max(memory.end_pfn for memory in booted.boot_zones.ranges)
         yield Figure("last_pfn", last, theirs.max_pfn)
     if log.lowmem_mib:
         yield from _highmem_figures(booted, log)
-    for name, start, end in theirs.zone_ranges:
-        mine = {zone: span for zone, *span in ours.zone_ranges}
-        yield Figure(f"zone range {name}", mine.get(name), [start, end])
-    if theirs.zone_ranges:
+    mine = {zone: span for zone, *span in ours.zone_ranges}
+    told = {zone: span for zone, *span in theirs.zone_ranges}
+    for name in told if log.headless else {**told, **mine}:
+        yield Figure(f"zone range {name}", mine.get(name), told.get(name))
+    if theirs.zone_ranges or not log.headless:
         yield Figure("movable zone start", ours.movable_start, theirs.movable_start)
         yield Figure("early node ranges", ours.node_ranges, theirs.node_ranges)
         yield Figure("initmem set-up", ours.initmem, theirs.initmem)
         yield Figure("unavailable ranges", ours.unavailable, theirs.unavailable)
     if not distances_decide(log):
         yield from _by_key("fallback order of node", ours.fallback, theirs.fallback)
-    if theirs.nr_zonelists:
+    if theirs.nr_zonelists or not log.headless:
         yield Figure("zonelists", ours.nr_zonelists, theirs.nr_zonelists)
         yield Figure("mobility grouping", ours.grouping, theirs.grouping)
         yield Figure("total pages", ours.total_pages, theirs.total_pages)
-    if theirs.policy_zone:
+    if theirs.policy_zone or theirs.fallback:
         yield Figure("policy zone", ours.policy_zone, theirs.policy_zone)
-    mine_hash = {t.name: [t.entries, t.order, t.size, t.how] for t in ours.hash_tables}
-    for table in theirs.hash_tables:
-        if table.name in _TABLES:
-            told = [table.entries, table.order, table.size, table.how]
-            yield Figure(f"{table.name} hash table", mine_hash.get(table.name), told)
+    yield from _hash_figures(ours, log)
     if theirs.deferred:
         yield Figure("nodes with deferred pages", sorted(ours.deferred), sorted(theirs.deferred))
+
+
+def _hash_figures(ours: Figures, log: BootLog) -> Iterator[Figure]:
+    """Hash tables by name; all of them are told before the initcalls begin."""
+    mine, told = (
+        {t.name: [t.entries, t.order, t.size, t.how] for t in tables if t.name in _TABLES}
+        for tables in (ours.hash_tables, log.figures.hash_tables)
+    )
+    whole = not log.headless and any(
+        isinstance(event, Moment) and event.step is Step.INITCALLS for event in log.events
+    )
+    for name in {**told, **mine} if whole else told:
+        yield Figure(f"{name} hash table", mine.get(name), told.get(name))
 
 
 def _highmem_figures(booted: BootedMemory, log: BootLog) -> Iterator[Figure]:
@@ -178,8 +193,8 @@ def _highmem_figures(booted: BootedMemory, log: BootLog) -> Iterator[Figure]:
 
 
 def _by_key(name: str, ours: Mapping[int, Any], theirs: Mapping[int, Any]) -> Iterator[Figure]:
-    for key, value in theirs.items():
-        yield Figure(f"{name} {key}", ours.get(key), value)
+    for key in sorted({*ours, *theirs}) if theirs else ():
+        yield Figure(f"{name} {key}", ours.get(key), theirs.get(key))
 
 
 def _memory_figures(

@@ -173,6 +173,14 @@ class LogCalls:
         if theirs:
             boot.memblock.reserve(theirs, call.size, caller=call.caller)
 
+    def _same_nodes(self, boot: Boot, dump: MemblockDump) -> bool:
+        """Whether memory has the nodes that the dump tells, if it tells any."""
+        if not self._nodes_known or not any(region.nid is not None for region in dump.memory):
+            return True
+        ours = [(region.base, region.end, region.nid) for region in boot.memblock.memory]
+        wanted = [(region.start, region.end, region.nid) for region in dump.memory]
+        return ours == wanted
+
     def _dump(self, boot: Boot, dump: MemblockDump) -> None:
         memblock = boot.memblock
         if any(
@@ -182,7 +190,7 @@ class LogCalls:
             # x86 does so right before the first dump; on the others all is whole pages already
             memblock.trim_memory(memblock.page_size)
         self.dumps += 1
-        same = True
+        same = self._same_nodes(boot, dump)
         for array, theirs in ((memblock.memory, dump.memory), (memblock.reserved, dump.reserved)):
             ours = [(region.base, region.end) for region in array]
             wanted = [(region.start, region.end) for region in theirs]

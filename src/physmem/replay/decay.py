@@ -5,9 +5,9 @@ Linux: vmstat_update(), refresh_cpu_vm_stats(), mm/vmstat.c (6.12); decay_pcp_hi
 mm/page_alloc.c (6.12); round_jiffies_relative(), kernel/time/timer.c
 
 A kernel worker ("kworker/...") of each CPU runs at whole seconds of the kernel's clock, later when
-the CPU was asleep or busy. What it drains shows as drains that follow no free. When it only lowers `high`,
-nothing shows: the phase is then that of the decays that do show, and where the answers say that it
-came earlier or later, it is moved (`physmem.replay.races`).
+the CPU was asleep or busy. What it drains shows as drains that follow no free. When it only lowers
+`high`, nothing shows: the phase is then that of the decays that do show, and where the answers say
+that it came earlier or later, it is moved (`physmem.replay.races`).
 """
 
 from dataclasses import dataclass
