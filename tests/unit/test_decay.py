@@ -55,7 +55,7 @@ class Recorder:
     def next_second(self):
         return (self.now - self.phase) // PERIOD * PERIOD + PERIOD + self.phase
 
-    def add(self, kind, pfn, order=0, mt=-1, gfp=0, arg0=-1, arg1=-1, pid=USER):  # noqa: PLR0913
+    def add(self, kind, pfn, order=0, mt=-1, gfp=0, arg0=-1, arg1=-1, pid=USER):
         comm = 1 if pid == WORKER else 0
         row = (self.now, 0, pid, comm, 0, 0, kind, pfn, order, mt, gfp, arg0, arg1)
         self.rows.append(row)
