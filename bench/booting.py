@@ -31,9 +31,7 @@ MOST_RATIO = 128
 
 def measure_boot() -> dict[str, float]:
     """Milliseconds of warm start-ups, and what the largest one adds to the peak."""
-    done = subprocess.run(
-        [sys.executable, "-c", _BOOT], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", _BOOT], check=True, capture_output=True, text=True)
     small, usual, huge, grown = json.loads(done.stdout)
     return {
         "boot_1gib_ms": small * 1e3,
