@@ -20,22 +20,30 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` would double the 
 if TYPE_CHECKING:
     from physmem.lib import errors
     from physmem.lib.errors import (
+        AlreadyMappedError,
         BadCaptureError,
         BadFreeError,
         BadInputError,
         BadMachineError,
+        BadMappingError,
         BadRequestError,
         BadStateError,
         BadTraceError,
         CorruptStateError,
+        MisalignedError,
+        NotCanonicalError,
         OutOfMemoryError,
+        PageFaultError,
         PhysmemError,
+        StaleTlbError,
+        TableInUseError,
     )
     from physmem.machine.layout import Layout
     from physmem.machine.machine import Machine, open_machine
     from physmem.machine.machine import open_machine as open  # noqa: A004 - physmem.open(path)
     from physmem.mm.compare import compare_states
     from physmem.mm.state import State
+    from physmem.pgtable.formats import page_table_formats
     from physmem.replay.report import Result
     from physmem.replay.session import load_machine as load
     from physmem.replay.session import replay_capture as replay
@@ -49,20 +57,28 @@ _FROM = {
     "physmem.mm.state": {"State": "State"},
     "physmem.mm.compare": {"compare_states": "compare_states"},
     "physmem.replay.session": {"load": "load_machine"},
+    "physmem.pgtable.formats": {"page_table_formats": "page_table_formats"},
     "physmem.replay.report": {"Result": "Result"},
     "physmem.lib.errors": {
         name: name
         for name in (
+            "AlreadyMappedError",
             "BadCaptureError",
             "BadFreeError",
             "BadInputError",
             "BadMachineError",
+            "BadMappingError",
             "BadRequestError",
             "BadStateError",
             "BadTraceError",
             "CorruptStateError",
+            "MisalignedError",
+            "NotCanonicalError",
             "OutOfMemoryError",
+            "PageFaultError",
             "PhysmemError",
+            "StaleTlbError",
+            "TableInUseError",
         )
     },
 }
@@ -71,26 +87,34 @@ _WHERE = {
 }
 
 __all__ = [
+    "AlreadyMappedError",
     "BadCaptureError",
     "BadFreeError",
     "BadInputError",
     "BadMachineError",
+    "BadMappingError",
     "BadRequestError",
     "BadStateError",
     "BadTraceError",
     "CorruptStateError",
     "Layout",
     "Machine",
+    "MisalignedError",
+    "NotCanonicalError",
     "OutOfMemoryError",
+    "PageFaultError",
     "PhysmemError",
     "Result",
+    "StaleTlbError",
     "State",
+    "TableInUseError",
     "__version__",
     "compare_states",
     "errors",
     "load",
     "open",
     "open_machine",
+    "page_table_formats",
     "replay",
 ]
 
