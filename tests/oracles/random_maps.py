@@ -49,6 +49,8 @@ class Maps:
             if not flags & fmt.young and not fmt.accessed_faults:
                 flags |= fmt.young
             flags |= fmt.dirty if name.startswith("riscv") else 0
+            if fmt.pte_write(flags) and rnd.random() < 0.7:
+                flags = fmt.pte_mkdirty(flags)  # else arm64 does not let anyone write
             try:
                 self.table.map(va, paddr, size, flags, page=page, contiguous=group)
             except AlreadyMappedError:

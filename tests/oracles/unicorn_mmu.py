@@ -82,14 +82,18 @@ def _x86(table):
     return uc
 
 
-def user_mode_x86_64(uc, pc):
-    """Enter user mode by `sysretq` at virtual address `pc` - 3, whose bytes the caller wrote."""
-    uc.reg_write(x86.UC_X86_REG_MSR, (0xC0000081, 0x10 << 48 | 0x8 << 32))
-    uc.reg_write(x86.UC_X86_REG_MSR, (EFER, 0xD01))
-    uc.reg_write(x86.UC_X86_REG_RCX, pc)
-    uc.reg_write(x86.UC_X86_REG_R11, 2)
-    uc.emu_start(pc - 3, pc, count=1)
+def _user_mode_x86_64(uc, table):
+    """Execute `sysretq`, which needs a page of code; `table` gets it at an unlikely address."""
+    pc, frame = 0x5A5A5A5A5000, 0x3FFFF000
+    table.ram.write(frame, b"\x48\x0f\x07")
+    table.map(pc, frame, 4096, "PAGE_READONLY_EXEC")
     flush(uc)
+    uc.reg_write(x86.UC_X86_REG_MSR, (0xC0000081, 0x10 << 48 | 0x8 << 32))  # STAR
+    uc.reg_write(x86.UC_X86_REG_MSR, (EFER, 0xD01))  # as before, and SCE
+    uc.reg_write(x86.UC_X86_REG_RCX, pc + 3)
+    uc.reg_write(x86.UC_X86_REG_R11, 2)
+    uc.emu_start(pc, pc + 3, count=1)
+    table.unmap(pc, 4096)
 
 
 def _arm64(table):
@@ -115,14 +119,6 @@ def _arm64(table):
     return uc
 
 
-def user_mode_arm64(uc):
-    """Enter EL0; writing a system register again rebuilds what Unicorn keeps of the state."""
-    uc.reg_write(arm.UC_ARM64_REG_PSTATE, 0)
-    sctlr = uc.reg_read(arm.UC_ARM64_REG_CP_REG, (1, 0, 3, 0, 0))
-    uc.reg_write(arm.UC_ARM64_REG_CP_REG, (1, 0, 3, 0, 0, sctlr))
-    flush(uc)
-
-
 def _riscv(table):
     uc = Uc(UC_ARCH_RISCV, UC_MODE_RISCV64)
     _memory(uc, table.ram)
@@ -132,7 +128,16 @@ def _riscv(table):
     return uc
 
 
-def user_mode_riscv(uc):
-    """Enter user mode."""
-    uc.reg_write(riscv.UC_RISCV_REG_PRIV, 0)
+def user_mode(uc, table):
+    """Leave the kernel's level for that of user programs."""
+    name = table.format.name
+    if name.startswith("x86_64"):
+        _user_mode_x86_64(uc, table)
+    elif name.startswith("arm64"):
+        uc.reg_write(arm.UC_ARM64_REG_PSTATE, 0)
+        sctlr = uc.reg_read(arm.UC_ARM64_REG_CP_REG, (1, 0, 3, 0, 0))
+        # to write any system register rebuilds what Unicorn keeps of the processor's state
+        uc.reg_write(arm.UC_ARM64_REG_CP_REG, (1, 0, 3, 0, 0, sctlr))
+    else:
+        uc.reg_write(riscv.UC_RISCV_REG_PRIV, 0)
     flush(uc)

@@ -16,6 +16,10 @@ from tests.oracles.random_maps import Maps
 MAPPINGS = 200
 QUERIES = 6000
 ADDRXLAT = addrxlat.load()
+USER_FORMATS = (
+    *("x86_64", "x86_64_la57", "arm64_4k_39", "arm64_4k_48", "arm64_16k_47", "arm64_64k_48"),
+    *("riscv64_sv39", "riscv64_sv48", "riscv64_sv57"),
+)
 
 
 def _in_space(fmt, va):
@@ -39,6 +43,25 @@ def test_unicorn_agrees(name):
             ours = walk.paddr if walk.ok else None
             theirs = unicorn_mmu.translate(uc, va, number)
             assert ours == theirs, f"{access} of {va:#x}: {theirs}\n{walk}"
+            answers[access if walk.ok else "fault"] += 1
+    assert all(count > QUERIES / 20 for count in answers.values()), answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", USER_FORMATS)
+def test_unicorn_agrees_for_users(name):
+    unicorn_mmu = pytest.importorskip("tests.oracles.unicorn_mmu")
+    rnd = random.Random(f"user {name}")
+    maps = Maps(name, rnd, MAPPINGS, kernel=False, top=_reach(name, 40, 48), bottom=1 << 30)
+    uc = unicorn_mmu.attach(maps.table)
+    unicorn_mmu.user_mode(uc, maps.table)
+    answers = dict.fromkeys(("r", "w", "x", "fault"), 0)
+    for va in maps.queries(QUERIES):
+        for access, number in (("r", 1), ("w", 2), ("x", 4)):
+            walk = maps.table.translate(va, access + "u")
+            ours = walk.paddr if walk.ok else None
+            theirs = unicorn_mmu.translate(uc, va, number)
+            assert ours == theirs, f"{access} of {va:#x}: {theirs}\n{walk} {walk.user}"
             answers[access if walk.ok else "fault"] += 1
     assert all(count > QUERIES / 20 for count in answers.values()), answers
 
