@@ -5,9 +5,8 @@ It checks no permission and no reserved bit, and knows no Svnapot; but it knows 
 """
 
 import ctypes as C
-import glob
 import importlib.util
-import os
+from pathlib import Path
 
 u64 = C.c_uint64
 MACHPHYS, VIRT = 1, 2
@@ -73,11 +72,10 @@ def load():
     spec = importlib.util.find_spec("drgn")
     if spec is None:
         return None
-    site = os.path.dirname(os.path.dirname(spec.origin))
-    found = glob.glob(os.path.join(site, "drgn.libs", "libaddrxlat-*.so*"))
+    found = sorted((Path(spec.origin).parents[1] / "drgn.libs").glob("libaddrxlat-*.so*"))
     if not found:
         return None
-    lib = C.CDLL(found[0])
+    lib = C.CDLL(str(found[0]))
     lib.addrxlat_ctx_new.restype = C.c_void_p
     lib.addrxlat_ctx_add_cb.restype = C.POINTER(Callbacks)
     lib.addrxlat_ctx_add_cb.argtypes = [C.c_void_p]

@@ -23,9 +23,7 @@ class Maps:
         self.fmt = fmt = page_table_format(name)
         self.rnd = rnd
         self.ram = Ram(RAM if fmt.va_bits > 32 else 1 << 32)
-        self.table = PageTable(
-            fmt, self.ram, bump(1 << 20, 1 << 30), kernel=kernel
-        )
+        self.table = PageTable(fmt, self.ram, bump(1 << 20, 1 << 30), kernel=kernel)
         reach = top or 1 << min(fmt.pa_bits, 40)
         if fmt.name == "x86_32":
             reach = 1 << 32

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Independent MMUs follow our tables in our bytes: they must go where we say, and fault where we do.
+"""Independent MMUs follow our tables in our bytes: to where we say, with faults where we fault.
 
 Each format: >= 200 random mappings of all leaf sizes, 6,000 addresses; Unicorn answers for read,
 write and execute, libaddrxlat and drgn for presence and address.
@@ -8,10 +8,10 @@ write and execute, libaddrxlat and drgn for presence and address.
 import random
 
 import pytest
-
-from physmem.pgtable.formats import page_table_format, page_table_formats
 from tests.oracles import addrxlat
 from tests.oracles.random_maps import Maps
+
+from physmem.pgtable.formats import page_table_format, page_table_formats
 
 MAPPINGS = 200
 QUERIES = 6000

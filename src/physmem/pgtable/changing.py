@@ -35,7 +35,7 @@ def descend(pt: TableRecord, va: int) -> int:
         if not is_table(pt, level, entry):
             return level
         table = table_address(pt, entry)
-        if table <= 0 or table + pt.page_size > pt.ram_size:
+        if table < 0 or table + pt.page_size > pt.ram_size:
             return OUTSIDE
         level += 1
 

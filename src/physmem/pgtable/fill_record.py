@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from physmem.lib.ram import Ram
 from physmem.lib.struct import dtype_of
-from physmem.pgtable.format import Format, signed
+from physmem.pgtable.format import NEVER, Format, Rule, signed
 from physmem.pgtable.record import TableRecord
 
 _RULES = (
@@ -51,8 +51,33 @@ def make_record(fmt: Format, ram: Ram, *, kernel: bool) -> NDArray[Any]:
         row["lvl_table_reserved"][n] = signed(level.table_reserved)
         row["lvl_cont"][n] = level.cont_shift
         row["lvl_checks"][n] = level.checks
+        down, hit = _short_tests(fmt, n)
+        row["lvl_down_mask"][n], row["lvl_down_value"][n] = signed(down.mask), signed(down.value)
+        row["lvl_hit_mask"][n], row["lvl_hit_value"][n] = signed(hit.mask), signed(hit.value)
     row["ram_size"] = ram.size
     base = int(ram.view(0, 0).ctypes.data)
     row["ram_entries_addr"], row["ram_entries_len"] = base, ram.size >> 3
     row["ram_entries32_addr"], row["ram_entries32_len"] = base, ram.size >> 2
     return record
+
+
+def _short_tests(fmt: Format, position: int) -> tuple[Rule, Rule]:
+    """One comparison each that tells most entries apart; what neither knows is looked at closely.
+
+    The first holds for every good pointer to a table, the second for nothing but good leaves.
+    """
+    level = fmt.levels[position]
+    last = position + 1 == len(fmt.levels)
+    down = Rule(fmt.present | fmt.kind.mask | level.table_reserved, fmt.present | fmt.kind.value)
+    mask = fmt.present | level.leaf_reserved | fmt.read.mask
+    value = fmt.present | fmt.read.value
+    if fmt.cont_low:
+        mask |= fmt.cont_bit
+    if fmt.accessed_faults:
+        mask, value = mask | fmt.young, value | fmt.young
+    if last:
+        mask, value = mask | fmt.last.mask, value | fmt.last.value
+        down = NEVER
+    elif fmt.kind.mask.bit_count() == 1:  # x86, arm64; in riscv64 a readable entry is a leaf
+        mask, value = mask | fmt.kind.mask, value | fmt.kind.mask & ~fmt.kind.value
+    return down, Rule(mask, value) if level.leaf else NEVER

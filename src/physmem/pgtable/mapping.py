@@ -32,20 +32,20 @@ from physmem.pgtable.tables import table_alloc
 
 @kernel
 def next_table(pt: TableRecord, level: int, slot: int) -> int:
-    """Table behind an entry, made if there is none: physical address, or a code below 1.
+    """Table behind an entry, made if there is none: physical address, or a negative code.
 
     Linux: p4d_alloc(), pud_alloc(), pmd_alloc(), pte_alloc_kernel()
     """
     entry = load(pt, slot)
     if is_none(pt, entry):
         table = table_alloc(pt)
-        if table > 0:
+        if table >= 0:
             store(pt, slot, encode_table(pt, table) & ~pt.lvl_table_reserved[level])
         return table
     if not is_table(pt, level, entry):
         return LEAF_IN_THE_WAY if entry & (pt.present | pt.protnone) else BAD_TABLE
     table = table_address(pt, entry)
-    if table <= 0 or table + pt.page_size > pt.ram_size:
+    if table < 0 or table + pt.page_size > pt.ram_size:
         return OUTSIDE
     return table
 
@@ -130,7 +130,7 @@ def map_range(pt: TableRecord, va: int, end: int, pa: int, prot: int, skip: bool
             table = next_table(pt, level, slot)
             if table == LEAF_IN_THE_WAY and skip:
                 break
-            if table <= 0:
+            if table < 0:
                 return table
             level += 1
             slot = slot_of(pt, table, level, va)
@@ -172,7 +172,7 @@ def map_page(pt: TableRecord, va: int, pa: int, level: int, prot: int) -> int:
     slot = slot_of(pt, root_of(pt, va), 0, va)
     for k in range(level):
         table = next_table(pt, k, slot)
-        if table <= 0:
+        if table < 0:
             return table
         slot = slot_of(pt, table, k + 1, va)
     if not is_none(pt, load(pt, slot)):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from physmem.lib import errors
 from physmem.lib.jit import ready
 from physmem.lib.ram import Ram
-from physmem.lib.struct import address
+from physmem.lib.struct import address, attach
 from physmem.pgtable import record as rec
 from physmem.pgtable.fill_record import make_record
 from physmem.pgtable.format import NAMES, U64, Format, signed
@@ -140,7 +140,9 @@ class TableReader:
         given: Any = np.ascontiguousarray(addresses)
         given = given.view(np.int64) if given.dtype.itemsize == 8 else given.astype(np.int64)
         out: Any = np.empty(len(given), np.int64)
-        ready(do_translate)(self.handle, given, out)
+        attach(self._row, "queries", given)
+        attach(self._row, "answers", out)
+        ready(do_translate)(self.handle)
         found: NDArray[np.int64] = out
         return found
 

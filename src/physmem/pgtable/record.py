@@ -114,6 +114,11 @@ class TableRecord:
     lvl_table_reserved: Annotated[Array[i64], MAX_LEVELS]
     lvl_cont: Annotated[Array[i64], MAX_LEVELS]
     lvl_checks: Annotated[Array[i64], MAX_LEVELS]
+    # Short tests: true for any good pointer to a table; true only for a good leaf.
+    lvl_down_mask: Annotated[Array[i64], MAX_LEVELS]
+    lvl_down_value: Annotated[Array[i64], MAX_LEVELS]
+    lvl_hit_mask: Annotated[Array[i64], MAX_LEVELS]
+    lvl_hit_value: Annotated[Array[i64], MAX_LEVELS]
     ram_size: i64
     nr_tables: i64  # pages that hold tables now, the roots among them
     nr_leaves: i64  # leaves entered or removed by the last call
@@ -135,6 +140,8 @@ class TableRecord:
     walk_slot: Annotated[Array[i64], MAX_LEVELS]  # physical address of each level's entry
     walk_entry: Annotated[Array[i64], MAX_LEVELS]
     table_pool: Array[i64]  # frames of table pages at hand: [0 .. nr_pool)
+    queries: Array[i64]  # virtual addresses to translate
+    answers: Array[i64]  # their physical addresses
     ram_entries: Array[i64]  # the machine's bytes as entries of 8 bytes
     ram_entries32: Array[u32]  # and of 4
 

@@ -52,7 +52,7 @@ def split(pt: TableRecord, slot: int, level: int) -> int:
     if pa & ~(pt.lvl_addr[below] | pt.lvl_high[below]):
         return CANNOT_SPLIT  # PSE-36: only a large page can be that high
     table = table_alloc(pt)
-    if table <= 0:
+    if table < 0:
         return table
     flags = entry & ~address_bits(pt, level) & ~pt.lvl_set[level] | pt.lvl_clear[level]
     flags = leaf_flags(pt, below, flags)

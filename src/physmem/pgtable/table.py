@@ -105,7 +105,7 @@ class PageTable(TableReader):
 
     def _new_table(self) -> int:
         run = ready(do_table_alloc)
-        while (paddr := run(self.handle)) <= 0:
+        while (paddr := run(self.handle)) < 0:
             self._refill(paddr)
         return paddr
 
@@ -136,6 +136,8 @@ class PageTable(TableReader):
     def _range(self, va: int, size: int) -> tuple[int, int]:
         """A range as signed numbers."""
         fmt = self.format
+        if self.root < 0:
+            raise errors.TableInUseError("this page table has been freed")
         if size <= 0 or (va | size) & (fmt.page_size - 1):
             raise errors.MisalignedError(
                 f"range at {va:#x} of {size:#x} bytes: must be whole pages of {fmt.page_size} bytes"

@@ -51,7 +51,7 @@ def zero_page(pt: TableRecord, pa: int) -> int:
 
 @kernel
 def table_alloc(pt: TableRecord) -> int:
-    """Zeroed page for a table: physical address (never 0), or a code: none of them is positive.
+    """Zeroed page for a table: physical address, or a negative code.
 
     Linux: __get_free_page(GFP_PGTABLE_KERNEL); alloc_low_pages(), arch/x86/mm/init.c
     """

@@ -5,7 +5,6 @@ Linux: the hardware; follow_pte(), mm/memory.c; lookup_address(), arch/x86/mm/pa
 """
 
 from physmem.lib.jit import inlined, kernel
-from physmem.lib.struct import Array, i64
 from physmem.pgtable.entry import (
     canonical,
     is_none,
@@ -39,6 +38,9 @@ from physmem.pgtable.record import (
 
 FAULT = -1
 """No physical address."""
+BEGUN = -2
+BLOCK = 256
+"""Addresses that go down together."""
 
 
 @inlined
@@ -161,36 +163,67 @@ def do_walk(h: int, va: int, access: int) -> int:
     return reason
 
 
+@kernel
+def translate_odd(pt: TableRecord, va: int) -> int:
+    """Physical address, or FAULT, by a full walk."""
+    reason = walk(pt, va)
+    return int(pt.walk_paddr) if reason == OK else FAULT
+
+
 @inlined
-def translate(pt: TableRecord, va: int) -> int:
-    """Physical address, or FAULT: the short form of `walk`."""
-    if not canonical(pt, va):
-        return FAULT
-    table = root_of(pt, va)
-    for level in range(pt.nr_levels):
-        slot = slot_of(pt, table, level, va)
-        if slot < 0 or slot >= pt.ram_size:
-            return FAULT
-        entry = load(pt, slot)
-        if is_table(pt, level, entry):
-            if entry & pt.lvl_table_reserved[level]:
-                return FAULT
-            table = table_address(pt, entry)
+def translate_level(pt: TableRecord, level: int, at: int, end: int) -> None:
+    """Take the addresses [at, end) of a batch down by one level.
+
+    answers: below FAULT, how far an address has come (BEGUN less its table); else its end.
+    """
+    shift, mask = int(pt.lvl_shift[level]), int(pt.lvl_mask[level])
+    down, down_value = int(pt.lvl_down_mask[level]), int(pt.lvl_down_value[level])
+    hit, hit_value = int(pt.lvl_hit_mask[level]), int(pt.lvl_hit_value[level])
+    entry_shift, ram_size = int(pt.entry_shift), int(pt.ram_size)
+    addr_shift, high_shift = int(pt.addr_shift), int(pt.high_shift)
+    table_addr, table_high = int(pt.table_addr) >> addr_shift, int(pt.table_high) >> high_shift
+    leaf_addr, leaf_high = int(pt.lvl_addr[level]) >> addr_shift, int(pt.lvl_high[level])
+    leaf_high >>= high_shift
+    low = (1 << shift) - 1
+    for i in range(at, end):
+        state = int(pt.answers[i])
+        if state >= FAULT:
             continue
-        if leaf_reason(pt, level, entry) != OK:
-            return FAULT
-        mask = (1 << leaf_shift(pt, level, entry)) - 1
-        return leaf_address(pt, level, entry) & ~mask | va & mask
-    return FAULT
+        va = int(pt.queries[i])
+        slot = BEGUN - state + ((va >> shift & mask) << entry_shift)
+        if slot >= ram_size:
+            pt.answers[i] = FAULT
+            continue
+        entry = load(pt, slot)
+        if entry & down == down_value:
+            table = (entry & table_addr) << addr_shift
+            if table_high:
+                table |= (entry & table_high) << high_shift
+            pt.answers[i] = BEGUN - table
+        elif entry & hit == hit_value:
+            pa = (entry & leaf_addr) << addr_shift
+            if leaf_high:
+                pa |= (entry & leaf_high) << high_shift
+            pt.answers[i] = pa | va & low
+        else:
+            pt.answers[i] = translate_odd(pt, va)
 
 
 @kernel
-def do_translate(h: int, va: Array[i64], out: Array[i64]) -> int:
-    """Translate many addresses; how many have a physical address."""
+def do_translate(h: int) -> int:
+    """Translate all `queries` into `answers`; how many have a physical address.
+
+    A block of addresses goes down level by level: so the loads of one do not wait for another's.
+    """
     pt = table_at(h)
     found = 0
-    for i in range(len(va)):
-        pa = translate(pt, va[i])
-        out[i] = pa
-        found += pa != FAULT
+    for at in range(0, len(pt.queries), BLOCK):
+        end = min(at + BLOCK, len(pt.queries))
+        for i in range(at, end):
+            va = int(pt.queries[i])
+            pt.answers[i] = BEGUN - root_of(pt, va) if canonical(pt, va) else FAULT
+        for level in range(pt.nr_levels):
+            translate_level(pt, level, at, end)
+        for i in range(at, end):
+            found += pt.answers[i] != FAULT
     return found
