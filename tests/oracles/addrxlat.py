@@ -4,66 +4,66 @@
 It checks no permission and no reserved bit, and knows no Svnapot; but it knows every layout.
 """
 
-import ctypes as C
+import ctypes as ct
 import importlib.util
 from pathlib import Path
 
-u64 = C.c_uint64
+u64 = ct.c_uint64
 MACHPHYS, VIRT = 1, 2
 
 
-class Full(C.Structure):
-    _fields_ = [("addr", u64), ("space", C.c_int)]
+class Full(ct.Structure):
+    _fields_ = [("addr", u64), ("space", ct.c_int)]
 
 
-class Form(C.Structure):
-    _fields_ = [("pte", C.c_int), ("nr", C.c_ushort), ("bits", C.c_ushort * 8)]
+class Form(ct.Structure):
+    _fields_ = [("pte", ct.c_int), ("nr", ct.c_ushort), ("bits", ct.c_ushort * 8)]
 
 
-class Pgt(C.Structure):
+class Pgt(ct.Structure):
     _fields_ = [("root", Full), ("mask", u64), ("form", Form)]
 
 
-class Meth(C.Structure):
-    _fields_ = [("kind", C.c_int), ("target", C.c_int), ("pgt", Pgt), ("pad", C.c_uint8 * 64)]
+class Meth(ct.Structure):
+    _fields_ = [("kind", ct.c_int), ("target", ct.c_int), ("pgt", Pgt), ("pad", ct.c_uint8 * 64)]
 
 
-class Step(C.Structure):
+class Step(ct.Structure):
     _fields_ = [
-        ("ctx", C.c_void_p),
-        ("sys", C.c_void_p),
-        ("meth", C.c_void_p),
-        ("remain", C.c_ushort),
-        ("elemsz", C.c_uint),
+        ("ctx", ct.c_void_p),
+        ("sys", ct.c_void_p),
+        ("meth", ct.c_void_p),
+        ("remain", ct.c_ushort),
+        ("elemsz", ct.c_uint),
         ("base", Full),
         ("raw", u64),
         ("idx", u64 * 9),
     ]
 
 
-class Buf(C.Structure):
+class Buf(ct.Structure):
     _fields_ = [
         ("addr", Full),
-        ("ptr", C.c_void_p),
-        ("size", C.c_size_t),
-        ("order", C.c_int),
-        ("put", C.c_void_p),
-        ("priv", C.c_void_p),
+        ("ptr", ct.c_void_p),
+        ("size", ct.c_size_t),
+        ("order", ct.c_int),
+        ("put", ct.c_void_p),
+        ("priv", ct.c_void_p),
     ]
 
 
-GET = C.CFUNCTYPE(C.c_int, C.c_void_p, C.POINTER(Buf))
-CAPS = C.CFUNCTYPE(C.c_ulong, C.c_void_p)
-PUT = C.CFUNCTYPE(None, C.c_void_p)
+GET = ct.CFUNCTYPE(ct.c_int, ct.c_void_p, ct.POINTER(Buf))
+CAPS = ct.CFUNCTYPE(ct.c_ulong, ct.c_void_p)
+PUT = ct.CFUNCTYPE(None, ct.c_void_p)
 
 
-class Callbacks(C.Structure):
+class Callbacks(ct.Structure):
     _fields_ = [
-        ("next", C.c_void_p),
-        ("priv", C.c_void_p),
+        ("next", ct.c_void_p),
+        ("priv", ct.c_void_p),
         ("get_page", GET),
         ("caps", CAPS),
-        *[(f"unused{i}", C.c_void_p) for i in range(5)],
+        *[(f"unused{i}", ct.c_void_p) for i in range(5)],
     ]
 
 
@@ -75,14 +75,14 @@ def load():
     found = sorted((Path(spec.origin).parents[1] / "drgn.libs").glob("libaddrxlat-*.so*"))
     if not found:
         return None
-    lib = C.CDLL(str(found[0]))
-    lib.addrxlat_ctx_new.restype = C.c_void_p
-    lib.addrxlat_ctx_add_cb.restype = C.POINTER(Callbacks)
-    lib.addrxlat_ctx_add_cb.argtypes = [C.c_void_p]
-    lib.addrxlat_pte_format.argtypes = [C.c_char_p]
-    lib.addrxlat_walk.argtypes = [C.POINTER(Step)]
-    lib.addrxlat_ctx_get_err.restype = C.c_char_p
-    lib.addrxlat_ctx_get_err.argtypes = lib.addrxlat_ctx_clear_err.argtypes = [C.c_void_p]
+    lib = ct.CDLL(str(found[0]))
+    lib.addrxlat_ctx_new.restype = ct.c_void_p
+    lib.addrxlat_ctx_add_cb.restype = ct.POINTER(Callbacks)
+    lib.addrxlat_ctx_add_cb.argtypes = [ct.c_void_p]
+    lib.addrxlat_pte_format.argtypes = [ct.c_char_p]
+    lib.addrxlat_walk.argtypes = [ct.POINTER(Step)]
+    lib.addrxlat_ctx_get_err.restype = ct.c_char_p
+    lib.addrxlat_ctx_get_err.argtypes = lib.addrxlat_ctx_clear_err.argtypes = [ct.c_void_p]
     return lib
 
 
@@ -113,7 +113,7 @@ class Walker:
             if not 0 <= page < ram.size:
                 return 5  # no data: outside of memory
             buf.ptr, buf.size, buf.addr.addr = memory + page, 4096, page
-            buf.order, buf.put = 1, C.cast(self._put, C.c_void_p).value  # 1: little endian
+            buf.order, buf.put = 1, ct.cast(self._put, ct.c_void_p).value  # 1: little endian
             return 0
 
         self._put, self._get = PUT(lambda _: None), GET(get_page)
@@ -128,12 +128,12 @@ class Walker:
         pgt.form.nr = len(fields)
         for n, bits in enumerate(fields):
             pgt.form.bits[n] = bits
-        self.step = Step(ctx=self.ctx, meth=C.addressof(self.meth))
+        self.step = Step(ctx=self.ctx, meth=ct.addressof(self.meth))
 
     def translate(self, va):
         """Physical address, or None; then `error` holds (code, text)."""
         self.step.base = Full(va, VIRT)
-        code = self.lib.addrxlat_walk(C.byref(self.step))
+        code = self.lib.addrxlat_walk(ct.byref(self.step))
         if code:
             self.error = code, self.lib.addrxlat_ctx_get_err(self.ctx).decode()
             self.lib.addrxlat_ctx_clear_err(self.ctx)

@@ -11,6 +11,7 @@ from physmem.lib.jit import inlined, kernel
 from physmem.pgtable.entry import (
     is_none,
     is_table,
+    leaf_address,
     load,
     modify,
     root_of,
@@ -20,7 +21,7 @@ from physmem.pgtable.entry import (
 )
 from physmem.pgtable.record import OK, OUTSIDE, TableRecord, table_at
 from physmem.pgtable.split import split, unfold
-from physmem.pgtable.tables import free_empty
+from physmem.pgtable.tables import frame_free, free_empty
 
 
 @kernel
@@ -72,6 +73,8 @@ def change_run(pt: TableRecord, level: int, va: int, end: int, start: int, prot:
                 entry = load(pt, slot)
             if prot == 0:
                 store(pt, slot, 0)
+                if pt.free_frames:
+                    frame_free(pt, leaf_address(pt, level, entry), shift - pt.frame_shift)
                 pt.nr_leaves += size // pt.page_size
             elif entry & (pt.present | pt.protnone):
                 store(pt, slot, modify(pt, level, entry, prot))

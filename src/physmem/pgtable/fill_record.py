@@ -37,6 +37,7 @@ def make_record(fmt: Format, ram: Ram, *, kernel: bool) -> NDArray[Any]:
     row["nr_levels"] = len(fmt.levels)
     row["table_bits"] = signed(fmt.soft.kernel_table if kernel else fmt.soft.table)
     row["protnone"] = fmt.soft.protnone
+    row["soft_write"] = fmt.writable
     row["none_mask"] = signed(~fmt.soft.none_ignore)
     row["keep"] = signed(fmt.soft.keep)
     for n, level in enumerate(fmt.levels):

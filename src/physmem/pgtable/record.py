@@ -42,6 +42,9 @@ FULL = -6
 OUTSIDE = -7
 CANNOT_SPLIT = -8
 
+# What a fault did, besides codes of changes.
+FAULT_MAPPED, FAULT_HUGE, FAULT_PRESENT, FAULT_SEGV, FAULT_ACCESS = 1, 2, 3, -20, -21
+
 # Where table pages come from.
 FROM_POOL, FROM_BUDDY = 0, 1
 
@@ -93,6 +96,7 @@ class TableRecord:
     table_uexec_value: i64
     young: i64
     dirty: i64
+    soft_write: i64  # what makes a protection writable for the kernel
     accessed_faults: i64
     hw_dirty_mask: i64
     hw_dirty_value: i64
@@ -124,6 +128,7 @@ class TableRecord:
     nr_leaves: i64  # leaves entered or removed by the last call
     done: i64  # virtual address up to which the last call came
     use_cont: i64  # 1: mark contiguous groups while mapping
+    free_frames: i64  # 1: frames that are unmapped go back to the page allocator
     keep_tables: i64  # 1: tables that become empty stay
     largest: i64  # log2 of the largest leaf to use while mapping
     table_source: i64
@@ -140,6 +145,10 @@ class TableRecord:
     walk_slot: Annotated[Array[i64], MAX_LEVELS]  # physical address of each level's entry
     walk_entry: Annotated[Array[i64], MAX_LEVELS]
     table_pool: Array[i64]  # frames of table pages at hand: [0 .. nr_pool)
+    vma_start: Array[i64]  # mapped areas in order of address (for fault-in)
+    vma_end: Array[i64]
+    vma_prot: Array[i64]  # protection of pages; 0: no access
+    vma_huge: Array[i64]  # 1: huge pages where they fit
     queries: Array[i64]  # virtual addresses to translate
     answers: Array[i64]  # their physical addresses
     ram_entries: Array[i64]  # the machine's bytes as entries of 8 bytes

@@ -14,7 +14,7 @@ from physmem.pgtable.entry import (
     store,
 )
 from physmem.pgtable.record import CANNOT_SPLIT, OK, TableRecord
-from physmem.pgtable.tables import table_alloc
+from physmem.pgtable.tables import frame_split, table_alloc
 
 
 @kernel
@@ -60,6 +60,9 @@ def split(pt: TableRecord, slot: int, level: int) -> int:
     for n in range(pt.lvl_mask[below] + 1):
         at = table + (n << pt.entry_shift)
         store(pt, at, encode_address(pt, below, pa + n * size) | flags)
+    if pt.free_frames:
+        order = int(pt.lvl_shift[level] - pt.frame_shift)
+        frame_split(pt, pa, order, int(pt.lvl_shift[below] - pt.frame_shift))
     pointer = encode_table(pt, table)
     if (
         pt.user_mask

@@ -18,7 +18,7 @@ from physmem.pgtable.format import U64, Format, signed
 from physmem.pgtable.mapping import do_map
 from physmem.pgtable.reading import Slot, TableReader
 from physmem.pgtable.source import Buddy, Source
-from physmem.pgtable.tables import do_table_alloc, do_table_free
+from physmem.pgtable.tables import do_frame_alloc, do_frame_free, do_table_alloc, do_table_free
 
 _MOST_POOL = 1 << 20
 
@@ -334,11 +334,44 @@ class PageTable(TableReader):
 
         Linux: pgd_free()
         """
-        roots = [self.root, *([self.root_high] if self.format.two_roots else [])]
+        self.free_roots(shared_high=False)
+
+    def free_roots(self, *, shared_high: bool) -> None:
+        """`free`; with `shared_high` the upper half's top table belongs to another page table."""
+        roots = [
+            self.root,
+            *([self.root_high] if self.format.two_roots and not shared_high else []),
+        ]
         size = self.format.entry_bytes << self.format.levels[0].bits
         for root in roots:
-            if any(self.ram.read(root, size)):
+            if root < 0 or any(self.ram.read(root, size)):
                 raise errors.TableInUseError(f"the table at {root:#x} still has entries: unmap all")
         for root in roots:
             ready(do_table_free)(self.handle, root)
         self._row["root"] = self._row["root_high"] = -1
+
+    # -- frames -----------------------------------------------------------------------------------
+
+    def alloc_frames(self, order: int = 0, gfp: int = 0xCC0) -> int:
+        """2**order frames of the machine's page allocator: physical address.
+
+        Raises
+        ------
+        OutOfMemoryError
+        """
+        buddy = self._row["table_source"] == rec.FROM_BUDDY
+        paddr = ready(do_frame_alloc)(self.handle, gfp, order) if buddy else -1
+        if paddr < 0:
+            raise errors.OutOfMemoryError(f"no block of order {order}")
+        return paddr
+
+    def free_frames(self, paddr: int, order: int = 0) -> None:
+        """Give a block of `alloc_frames` back.
+
+        Raises
+        ------
+        BadFreeError
+            It is no such block.
+        """
+        if not ready(do_frame_free)(self.handle, paddr, order):
+            raise errors.BadFreeError(f"{paddr:#x} is no block of order {order} in use")

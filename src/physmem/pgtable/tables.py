@@ -39,6 +39,31 @@ def frame_free(pt: TableRecord, pa: int, order: int) -> bool:
 
 
 @kernel
+def frame_split(pt: TableRecord, pa: int, order: int, parts: int) -> None:
+    """Make a block of 2**order frames 2**(order - parts) blocks of 2**parts, to free one by one.
+
+    Linux: split_page(), mm/page_alloc.c
+    """
+    m = memory_at(pt.memory_h)
+    pfn = pa >> pt.frame_shift
+    if pfn >= m.max_pfn or m.mem_map[pfn].order != HEAD_IN_USE | order:
+        return
+    for frame in range(pfn, pfn + (1 << order), 1 << parts):
+        m.mem_map[frame].order = HEAD_IN_USE | parts
+
+
+@kernel
+def zero_frames(pt: TableRecord, pa: int, size: int) -> None:
+    """Clear memory for a user.
+
+    Linux: clear_user_highpage(), clear_huge_page()
+    """
+    for word in range(pa >> 3, (pa + size) >> 3):
+        if pt.ram_entries[word]:  # memory that is zero already is not to be touched
+            pt.ram_entries[word] = 0
+
+
+@kernel
 def zero_page(pt: TableRecord, pa: int) -> int:
     """Clear a page for a table; OUTSIDE when it is not in memory."""
     if pa < 0 or pa + pt.page_size > pt.ram_size:
@@ -118,3 +143,15 @@ def do_table_alloc(h: int) -> int:
 def do_table_free(h: int, pa: int) -> bool:
     """`table_free` from Python."""
     return table_free(table_at(h), pa)
+
+
+@kernel
+def do_frame_alloc(h: int, gfp: int, order: int) -> int:
+    """`frame_alloc` from Python."""
+    return frame_alloc(table_at(h), gfp, order)
+
+
+@kernel
+def do_frame_free(h: int, pa: int, order: int) -> bool:
+    """`frame_free` from Python."""
+    return frame_free(table_at(h), pa, order)
