@@ -215,8 +215,16 @@ class AddressSpace:
                     break
 
     def _note_areas(self) -> None:
-        """Tell the kernels."""
+        """Join areas that touch and are alike (vma_merge), and tell the kernels."""
         self.vmas.sort(key=lambda vma: vma.start)
+        merged: list[Vma] = []
+        for vma in self.vmas:
+            before = merged[-1] if merged else None
+            if before and before.end == vma.start and _alike(before, vma):
+                merged[-1] = replace(before, end=vma.end)
+            else:
+                merged.append(vma)
+        self.vmas = merged
         fmt = self.kernel.format
         columns: dict[str, Any] = {
             "vma_start": [vma.start for vma in self.vmas],
@@ -320,3 +328,7 @@ class AddressSpace:
     def _flush(self, start: int, end: int, *, flush: bool) -> None:
         if flush and self.tlbs is not None:
             self.tlbs.flush_tlb_range(self.table, start, end)
+
+
+def _alike(a: Vma, b: Vma) -> bool:
+    return a.prot == b.prot and a.huge == b.huge
