@@ -319,7 +319,7 @@ def test_vmap_and_ioremap():
 # -- fixmap and kmap -------------------------------------------------------------------------------
 
 
-def small(tlbs=None):
+def small():
     return PageTable(page_table_format("x86_32"), Ram(1 << 20), bump(0x1000, 0x20000))
 
 
