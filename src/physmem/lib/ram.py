@@ -227,6 +227,11 @@ class Ram:
             at = os.lseek(self._fd, start, os.SEEK_HOLE)
             yield start, at
 
+    def overlays(self) -> Iterator[tuple[int, int]]:
+        """Physical ranges (start, end) that live in arrays laid over the memory, in order."""
+        for start, array in self._overlays:
+            yield start, start + len(array)
+
     def copy(self) -> "Ram":
         """Independent memory with the same bytes, without overlays; costs what was written."""
         made = Ram(self.size)

@@ -19,6 +19,7 @@ from physmem.machine.consequences import Consequence, read_trace
 from physmem.machine.describe import ZoneInfo, frame_state, free_counts, why_not_free, zone_info
 from physmem.machine.layout import Layout
 from physmem.machine.load import fill_tables, read_tables
+from physmem.machine.memory_bytes import MachineMemory
 from physmem.machine.sizing import PAGE_SHIFT
 from physmem.machine.store import open_tables, save_tables
 from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Machine:
+class Machine(MachineMemory):
     """The memory of one computer and the page allocator at work in it.
 
     Make one with `Machine.build`, `Machine.from_state`, `physmem.load` or `open_machine`. Machines
