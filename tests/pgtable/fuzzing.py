@@ -93,7 +93,8 @@ class Fuzz:
         """Both translate an address alike, to the same protection."""
         walk, known = self.table.translate(va & U64), self.twin.translate(va & U64)
         if known is None:
-            assert walk.reason == "not_present", f"{walk}"
+            reason = "not_present" if self.fmt.canonical(va & U64) else "not_canonical"
+            assert walk.reason == reason, f"{walk}"
             return
         fmt = self.fmt
         paddr, prot = known

@@ -8,8 +8,8 @@ from typing import Any
 
 from physmem.pgtable.reading import TableReader
 from physmem.pgtable.walked import Walk
-from physmem.views.canvas import Box, Canvas, PngCanvas, Style, SvgCanvas
-from physmem.views.palette import HOLE, INK, MUTED, RGB
+from physmem.views.canvas import Box, Canvas, PngCanvas, Style, SvgCanvas, text_width
+from physmem.views.palette import HOLE, INK, MUTED, PAPER, RGB
 from physmem.views.ptdump import size_text
 
 WIDTH, ROW, LEFT, STRIP = 940, 92, 24, 880
@@ -56,11 +56,6 @@ def draw_path(canvas: Canvas, table: TableReader, walk: Walk) -> None:
         folded = [step.name for step in walk.steps if step.folded and step.entry == entry]
         also = f" (and {', '.join(folded)})" if folded else ""
         shift = table.format.levels[row].shift
-        text = f"{name}{also}   table {start:#x}   entry {index} of {len(kinds)}: {entry:#x}"
-        canvas.text((LEFT, top + 12), text, Style(size=12))
-        canvas.text(
-            (LEFT + STRIP, top + 12), f"{size_text(1 << shift)} each", Style(size=12, anchor="r")
-        )
         cells = min(len(kinds), _CELLS)
         per, width = len(kinds) // cells, STRIP / cells
         for cell in range(cells):
@@ -72,6 +67,12 @@ def draw_path(canvas: Canvas, table: TableReader, walk: Walk) -> None:
         middle = LEFT + (index // per + 0.5) * width
         if came is not None:
             canvas.line([came, (middle, top + 18)], MUTED)
+        text = f"{name}{also}   table {start:#x}   entry {index} of {len(kinds)}: {entry:#x}"
+        canvas.rect(Box(LEFT - 2, top, text_width(text, 12) + 6, 16), PAPER)  # over the line
+        canvas.text((LEFT, top + 12), text, Style(size=12))
+        canvas.text(
+            (LEFT + STRIP, top + 12), f"{size_text(1 << shift)} each", Style(size=12, anchor="r")
+        )
         came = (middle, top + 44)
         canvas.line([(middle, top + 42), came], INK, 2)
     if came is not None:
