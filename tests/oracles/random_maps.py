@@ -16,10 +16,13 @@ USER_PROTS = ("PAGE_SHARED", "PAGE_SHARED_EXEC", "PAGE_READONLY", "PAGE_READONLY
 class Maps:
     """A page table filled at random; `ranges` are what was mapped.
 
-    Physical addresses are in [bottom, top), without the bits of `avoid`.
+    Physical addresses are in [bottom, top), without the bits of `avoid`;
+    `clean` leaves accessed and dirty bits to the hardware.
     """
 
-    def __init__(self, name, rnd, count=200, *, kernel=True, top=None, bottom=0, avoid=0):
+    def __init__(
+        self, name, rnd, count=200, *, kernel=True, top=None, bottom=0, avoid=0, clean=False
+    ):
         self.fmt = fmt = page_table_format(name)
         self.rnd = rnd
         self.ram = Ram(RAM if fmt.va_bits > 32 else 1 << 32)
@@ -49,6 +52,8 @@ class Maps:
             flags |= fmt.dirty if name.startswith("riscv") else 0
             if fmt.pte_write(flags) and rnd.random() < 0.7:
                 flags = fmt.pte_mkdirty(flags)  # else arm64 does not let anyone write
+            if clean:
+                flags &= ~(fmt.young | fmt.dirty)
             try:
                 self.table.map(va, paddr, size, flags, page=page, contiguous=group)
             except AlreadyMappedError:

@@ -228,6 +228,36 @@ def test_a_tlb_forgets_the_oldest():
     assert (tlbs.counts.hits, tlbs.counts.misses) == (1, 6)
 
 
+def test_hardware_managed_bits_of_arm64():
+    computer = Computer("arm64_4k_48")
+    fmt = computer.kernel.format
+    clean = fmt.mk_pte(0, fmt.prot("PAGE_SHARED")) & ~fmt.young
+    computer.kernel.map(0x1000, 0x5000, 4096, clean)
+    with pytest.raises(PageFaultError) as caught:
+        computer.tlbs.access(0x1000, "ru")
+    assert caught.value.reason == "not_accessed"
+    tlbs = Tlbs(computer.kernel, managed=True)
+    assert tlbs.access(0x1008, "ru") == 0x5008
+    entry = computer.kernel.translate(0x1000).steps[-1].entry
+    assert entry == clean | fmt.young | 0x5000
+    assert tlbs.access(0x1008, "wu") == 0x5008
+    written = computer.kernel.translate(0x1000).steps[-1].entry
+    assert written == entry & ~(1 << 7)
+    assert fmt.pte_dirty(written)
+
+
+def test_a_write_marks_the_page_dirty_through_a_tlb():
+    computer = Computer()
+    fmt = computer.kernel.format
+    computer.kernel.map(0x1000, 0x5000, 4096, fmt.prot("PAGE_KERNEL") & ~(fmt.young | fmt.dirty))
+    computer.tlbs.access(0x1000, "r")
+    assert not fmt.pte_dirty(computer.kernel.translate(0x1000).steps[-1].entry)
+    computer.tlbs.access(0x1000, "w")
+    assert fmt.pte_dirty(computer.kernel.translate(0x1000).steps[-1].entry)
+    computer.tlbs.access(0x1000, "w")
+    assert computer.tlbs.counts.hits == 1
+
+
 # -- vmalloc ---------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from physmem.pgtable.record import (
     table_at,
 )
 from physmem.pgtable.tables import frame_alloc, frame_free, zero_frames
+from physmem.pgtable.touch import make_dirty
 from physmem.pgtable.walk import refusal, walk
 
 GFP_HIGHUSER_MOVABLE = 0x100CCA
@@ -78,18 +79,6 @@ def fault_huge(pt: TableRecord, vma: int, va: int) -> int:
 
 
 @kernel
-def make_dirty(pt: TableRecord) -> None:
-    """After a walk to a leaf that is writable but clean: let the hardware write (arm64).
-
-    Linux: ptep_set_access_flags(), arch/arm64/mm/fault.c
-    """
-    slot = int(pt.walk_slot[pt.walk_level])
-    entry = load(pt, slot)
-    if pt.hw_dirty_mask and entry & pt.soft_write:
-        store(pt, slot, (entry | pt.dirty) & ~(pt.hw_dirty_mask & ~pt.soft_write))
-
-
-@kernel
 def handle_fault(pt: TableRecord, va: int, access: int) -> int:
     """Let a user's access succeed if it may: FAULT_* or a negative code."""
     vma = find_vma(pt, va)
@@ -105,6 +94,8 @@ def handle_fault(pt: TableRecord, va: int, access: int) -> int:
         reason = walk(pt, va)
     if reason == OK and refusal(pt, access | USER) == NO_WRITE:
         make_dirty(pt)
+        slot = int(pt.walk_slot[pt.walk_level])
+        store(pt, slot, load(pt, slot) | pt.dirty)  # for software, which may protect it again
         walk(pt, va)
     if reason == OK:
         return FAULT_PRESENT if refusal(pt, access | USER) == OK else FAULT_ACCESS

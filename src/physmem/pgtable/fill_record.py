@@ -17,7 +17,16 @@ _RULES = (
 )
 _NUMBERS = (
     *("canonical_shift", "two_roots", "addr_shift", "high_shift", "table_addr", "table_high"),
-    *("present", "young", "dirty", "last_no_table", "accessed_faults", "cont_bit", "cont_low"),
+    *(
+        "present",
+        "young",
+        "dirty",
+        "last_no_table",
+        "young_tables",
+        "accessed_faults",
+        "cont_bit",
+        "cont_low",
+    ),
     *("exec_alone", "kernel_reads_user", "kernel_runs_user", "user_write_no_kexec", "page_size"),
 )
 

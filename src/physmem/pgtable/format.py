@@ -110,6 +110,7 @@ class Format:
     table_kexec: Rule = ALWAYS
     table_uexec: Rule = ALWAYS
     young: int
+    young_tables: bool = False  # the hardware sets it in pointers to tables too
     dirty: int  # the bit that says "dirty" to software
     accessed_faults: bool = False  # a leaf that is not young faults
     hw_dirty: Rule = NEVER  # another form of "dirty": writable and not yet clean (arm64)

@@ -122,6 +122,7 @@ X86_64 = Format(
     table_kexec=_EXEC,
     table_uexec=_EXEC,
     young=A,
+    young_tables=True,
     dirty=D,
     writable=RW,
     mkwrite=(RW, 0),

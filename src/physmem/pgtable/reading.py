@@ -19,6 +19,7 @@ from physmem.pgtable import record as rec
 from physmem.pgtable.fill_record import make_record
 from physmem.pgtable.format import NAMES, U64, Format, signed
 from physmem.pgtable.leaves import ROW, do_collect
+from physmem.pgtable.touch import do_touch
 from physmem.pgtable.walk import do_translate, do_walk
 from physmem.pgtable.walked import Walk, make_walk, rwx
 
@@ -125,6 +126,25 @@ class TableReader:
             raise errors.BadRequestError(f"address {va:#x}, access {access!r}: no such access")
         want = sum(_ACCESS[sign] for sign in set(access))
         code = self._walk(self.handle, signed(va), want)
+        return make_walk(self.format, self._row, va, code)
+
+    def touch(self, va: int, access: str = "r", *, managed: bool = False) -> Walk:
+        """`translate` as hardware does it: accessed and dirty bits are set in memory.
+
+        Parameters
+        ----------
+        managed : bool
+            arm64 whose hardware manages these bits (TCR.HA, TCR.HD); else it never sets any.
+
+        Raises
+        ------
+        BadRequestError
+            No such access, or an address of more than 64 bits.
+        """
+        if not 0 <= va <= U64 or not set(access) <= set(_ACCESS):
+            raise errors.BadRequestError(f"address {va:#x}, access {access!r}: no such access")
+        want = sum(_ACCESS[sign] for sign in set(access))
+        code = ready(do_touch)(self.handle, signed(va), want, managed)
         return make_walk(self.format, self._row, va, code)
 
     def translate_many(self, addresses: NDArray[Any]) -> NDArray[np.int64]:

@@ -95,6 +95,7 @@ class TableRecord:
     table_uexec_mask: i64
     table_uexec_value: i64
     young: i64
+    young_tables: i64  # 1: the hardware sets `young` in pointers to tables too
     dirty: i64
     soft_write: i64  # what makes a protection writable for the kernel
     accessed_faults: i64

@@ -30,6 +30,7 @@ class TlbEntry:
     paddr: int
     kernel: str
     user: str
+    dirty: bool  # it was written through, or need not be marked
     shared: bool  # a kernel address: valid whichever address space is in use
 
 
@@ -54,6 +55,8 @@ class Tlbs:
     table : TableReader
         The kernel's own page table: in use on every CPU until `switch`.
     nr_cpus : int
+    managed : bool
+        arm64 whose hardware sets accessed and dirty bits, as x86 and riscv64 do anyway.
     entries : int
         Translations that one CPU remembers; the least recently used one is dropped.
 
@@ -75,7 +78,15 @@ class Tlbs:
     >>> tlbs.check()
     """
 
-    def __init__(self, table: TableReader, nr_cpus: int = 1, entries: int = ENTRIES) -> None:
+    def __init__(
+        self,
+        table: TableReader,
+        nr_cpus: int = 1,
+        entries: int = ENTRIES,
+        *,
+        managed: bool = False,
+    ) -> None:
+        self._managed = managed
         self.kernel = table
         self.counts = Counts()
         self._entries = entries
@@ -123,22 +134,28 @@ class Tlbs:
                 return entry.paddr + (va - entry.va)
         self.counts.misses += 1
         # a refused access is looked up again before it faults, as processors do
-        walk = self._active[cpu].translate(va, access)
+        walk = self._active[cpu].touch(va, access, managed=self._managed)
         if not walk.ok or walk.paddr is None:
             raise PageFaultError(va, walk.reason, walk.detail)
-        self._insert(buffer, va, walk)
+        self._insert(buffer, va, walk, written="w" in access)
         return walk.paddr
 
     @staticmethod
     def _allows(entry: TlbEntry, access: str) -> bool:
+        if "w" in access and not entry.dirty:
+            return False  # the first write has to mark the page
         perm = entry.user if "u" in access else entry.kernel
         return set(access) - {"u"} <= set(perm)
 
-    def _insert(self, buffer: OrderedDict[tuple[int, int], TlbEntry], va: int, walk: Walk) -> None:
+    def _insert(
+        self, buffer: OrderedDict[tuple[int, int], TlbEntry], va: int, walk: Walk, *, written: bool
+    ) -> None:
         shift = walk.size.bit_length() - 1
         base = va & -walk.size
         paddr = (walk.paddr or 0) & -walk.size
-        entry = TlbEntry(base, walk.size, paddr, walk.kernel, walk.user, self._is_kernel(va))
+        entry = TlbEntry(
+            base, walk.size, paddr, walk.kernel, walk.user, written, self._is_kernel(va)
+        )
         buffer[va >> shift, shift] = entry
         buffer.move_to_end((va >> shift, shift))
         if len(buffer) > self._entries:
