@@ -20,6 +20,7 @@ from physmem.lib.ram import Ram
 from physmem.machine.machine import Machine
 from physmem.pgtable.boot import DirectMapWriter, map_image, map_vmemmap
 from physmem.pgtable.formats import page_table_format, page_table_formats
+from physmem.pgtable.ranges import CONTINUE, WalkOps, apply_to_page_range, walk_page_range
 from physmem.pgtable.source import Buddy, bump
 from physmem.pgtable.table import PageTable
 
@@ -330,3 +331,66 @@ def test_the_fast_translation_equals_the_full_one(name):
     fast = maps.table.translate_many(np.array(where, np.uint64)).tolist()
     slow = [maps.table.translate(va).paddr for va in where]
     assert fast == [-1 if paddr is None else paddr for paddr in slow]
+
+
+# -- ranges ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", page_table_formats())
+def test_walking_a_range_meets_every_page(name):
+    table = make(name)
+    page = table.format.page_size
+    base = 1 << table.format.levels[-2].shift
+    table.map(base - 2 * page, 0x10 * page, 4 * page, largest=page)
+    seen, holes = [], []
+    ops = WalkOps(
+        pte_entry=lambda slot, start, end: seen.append((start, end, table.none(slot))),
+        pte_hole=lambda start, end, depth: holes.append((start, end, depth)),
+    )
+    assert walk_page_range(table, 0, 3 * base, ops) == 0
+    assert [start for start, _, none in seen if not none] == [base + n * page for n in range(-2, 2)]
+    assert all(end == start + page for start, end, _ in seen)
+    assert holes[-1][:2] == (2 * base, 3 * base)
+    assert len(seen) == 2 * base // page
+    covered = sum(end - start for start, end, *_ in seen + holes)
+    assert covered == 3 * base
+
+
+def test_a_walk_stops_and_skips():
+    table = make()
+    table.map(0, 0, 8 * MIB, largest=4096)
+    seen = []
+    ops = WalkOps(pte_entry=lambda _slot, start, _end: 7 if start == 0x3000 else 0)
+    assert walk_page_range(table, 0, MIB, ops) == 7
+    ops = WalkOps(
+        pmd_entry=lambda _slot, start, _end: CONTINUE if start < 4 * MIB else None,
+        pte_entry=lambda _slot, start, _end: seen.append(start),
+    )
+    assert walk_page_range(table, 0, 8 * MIB, ops) == 0
+    assert (seen[0], len(seen)) == (4 * MIB, 1024)
+    with pytest.raises(MisalignedError):
+        walk_page_range(table, 4096, 4096, ops)
+    with pytest.raises(NotCanonicalError):
+        walk_page_range(table, 0, 1 << 48, ops)
+
+
+@pytest.mark.parametrize("name", page_table_formats())
+def test_applying_to_a_range_makes_tables(name):
+    table = make(name)
+    fmt = table.format
+    frames = iter(range(3, 100))
+    va = (1 << fmt.levels[-2].shift) - fmt.page_size
+
+    def enter(slot, addr):
+        table.set_entry(slot, fmt.mk_pte(next(frames), fmt.prot("PAGE_KERNEL")))
+        return 5 if addr == va + 2 * fmt.page_size else 0
+
+    assert apply_to_page_range(table, va, 2 * fmt.page_size, enter) == 0
+    assert apply_to_page_range(table, va + 2 * fmt.page_size, 4 * fmt.page_size, enter) == 5
+    assert [table.translate(va + n * fmt.page_size).ok for n in range(4)] == [True] * 3 + [False]
+    if fmt.levels[-2].leaf:
+        table.unmap(va, 3 * fmt.page_size)
+        size = 1 << fmt.levels[-2].shift
+        table.map(0, 0, size, page=size)
+        with pytest.raises(AlreadyMappedError):
+            apply_to_page_range(table, 0, fmt.page_size, enter)
