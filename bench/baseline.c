@@ -7,7 +7,7 @@
  * physmem.replay.engine. bench/run.py compiles it, checks the sizes of the structs, runs both on
  * equal tables and demands equal results to the last byte.
  *
- * Linux: mm/page_alloc.c (6.1)
+ * Linux: mm/page_alloc.c (6.1): rules of other kernels are not repeated here.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,11 +29,11 @@ enum { ZONE_BOOSTED = 1, ZONE_RECLAIM = 2 };
 enum {
 	GFP_DMA = 0x01, GFP_HIGHMEM = 0x02, GFP_DMA32 = 0x04, GFP_MOVABLE = 0x08,
 	GFP_RECLAIMABLE = 0x10, GFP_HIGH = 0x20, GFP_ATOMIC = 0x200, GFP_DIRECT = 0x400, GFP_KSWAPD = 0x800,
-	GFP_MEMALLOC = 0x20000, GFP_NOMEMALLOC = 0x80000, GFP_THISNODE = 0x200000,
+	GFP_RETRY_MAYFAIL = 0x4000, GFP_NORETRY = 0x10000, GFP_MEMALLOC = 0x20000, GFP_NOMEMALLOC = 0x80000, GFP_THISNODE = 0x200000,
 };
 
 enum {
-	A_MIN = 0, A_LOW = 1, A_WMARK = 3, A_NO_WMARK = 0x4, A_OOM = 0x8, A_NON_BLOCK = 0x10,
+	A_MIN = 0, A_LOW = 1, A_HIGH = 2, A_WMARK = 3, A_NO_WMARK = 0x4, A_OOM = 0x8, A_NON_BLOCK = 0x10,
 	A_MIN_RESERVE = 0x20, A_CMA = 0x80, A_NOFRAGMENT = 0x100, A_HIGHATOMIC = 0x200,
 	A_KSWAPD = 0x800, A_BUSY = 0x1000,
 	A_RESERVES = A_NON_BLOCK | A_MIN_RESERVE | A_HIGHATOMIC | A_OOM,
@@ -57,21 +57,23 @@ struct free_area {
 
 struct pcp {
 	i64 count, high, batch, free_factor, expire;
+	i64 cold_count, cold_high, cold_batch;
+	i64 high_min, high_max, alloc_factor, free_count, flags;
 	i64 head[NR_LISTS];
 };
 
 struct zone {
 	i64 number, node, zone_idx;
 	i64 start_pfn, end_pfn, spanned, present, managed;
-	i64 nr_free, nr_free_cma;
+	i64 nr_free, nr_free_cma, nr_free_highatomic;
 	i64 watermark[4], boost;
 	i64 nr_highatomic;
 	i64 lowmem_reserve[NR_ZONES];
 	i64 nr_isolate, flags;
 	i64 block_order, max_order, thp;
-	i64 cma_type, isolate_type, grouping_disabled, boost_factor;
+	i64 cma_type, isolate_type, grouping_disabled, boost_factor, features;
 	i64 nr_steals, nr_claims;
-	i64 first_block;
+	i64 first_block, movable_idx;
 	struct free_area area[NR_ORDERS];
 	struct page *map;
 	i64 map_len;
@@ -90,7 +92,7 @@ struct zoneref {
 struct memory {
 	i64 nr_zones, nr_nodes, nr_cpus, max_pfn;
 	i64 normal, movable, highmem, dma32, dma;
-	i64 nr_failed, nr_slowpath, block_order;
+	i64 nr_failed, nr_slowpath, block_order, features;
 	struct page *map;
 	i64 map_len;
 	struct zone *zones;
@@ -117,7 +119,7 @@ typedef struct run {
 	i64 diverged, allocations, exact;
 	i64 consequences_exact, consequences_extra;
 	i64 frees, frees_unmatched;
-	i64 bulk_pages, bulk_failed, node_requests, trace_overflow, digest;
+	i64 bulk_pages, bulk_failed, node_requests, trace_overflow, decays_after_frees, digest;
 	struct request *requests;
 	i64 requests_len;
 	i64 *expected;
@@ -207,11 +209,29 @@ static inline void free_list_add(struct zone *z, i64 pfn, i64 order, i64 mt, boo
 	page->order = order + 1;
 	page->mt = mt;
 	page->zone = z->number;
+	page->owner = 0;
 	area->nr_free++;
+}
+
+/* A run of largest blocks is one member; its first block counts those that follow. */
+static inline void split_run(struct zone *z, i64 pfn, i64 order)
+{
+	struct page *page = &z->map[pfn];
+	i64 rest = pfn + ((i64)1 << order);
+
+	if (order != z->max_order || !page->owner)
+		return;
+	list_push(z->map, rest, pfn);
+	z->map[rest].order = order + 1;
+	z->map[rest].mt = page->mt;
+	z->map[rest].zone = z->number;
+	z->map[rest].owner = page->owner - 1;
+	page->owner = 0;
 }
 
 static inline void free_list_del(struct zone *z, i64 pfn, i64 order)
 {
+	split_run(z, pfn, order);
 	list_remove(z->map, pfn);
 	z->map[pfn].order = 0;
 	z->area[order].nr_free--;
@@ -219,6 +239,11 @@ static inline void free_list_del(struct zone *z, i64 pfn, i64 order)
 
 static void free_list_move(struct zone *z, i64 pfn, i64 mt)
 {
+	i64 size = (i64)1 << (z->map[pfn].order - 1);
+
+	z->nr_free_highatomic += (mt == HIGHATOMIC) * size;
+	z->nr_free_highatomic -= (z->map[pfn].mt == HIGHATOMIC) * size;
+	split_run(z, pfn, z->map[pfn].order - 1);
 	list_remove(z->map, pfn);
 	list_append(z->map, pfn, z->area[z->map[pfn].order - 1].head[mt]);
 	z->map[pfn].mt = mt;
@@ -303,6 +328,8 @@ static void give_back(struct zone *z, i64 pfn, i64 order, i64 mt)
 		z->nr_free += (i64)1 << order;
 		if (mt == z->cma_type)
 			z->nr_free_cma += (i64)1 << order;
+		if (mt == HIGHATOMIC)
+			z->nr_free_highatomic += (i64)1 << order;
 	}
 	for (; order < z->max_order; order++) {
 		i64 buddy = pfn ^ (i64)1 << order;
@@ -647,6 +674,8 @@ static i64 take_from_lists(struct zone *z, i64 order, i64 mt, i64 alloc_flags)
 		z->nr_free -= (i64)1 << order;
 		if (z->map[pfn].mt == z->cma_type)
 			z->nr_free_cma -= (i64)1 << order;
+		if (z->map[pfn].mt == HIGHATOMIC)
+			z->nr_free_highatomic -= (i64)1 << order;
 	}
 	return pfn;
 }
@@ -740,6 +769,37 @@ static i64 flags_of_second_attempt(i64 gfp, i64 order)
 	return flags;
 }
 
+static inline bool may_wait(i64 gfp, i64 order)
+{
+	return gfp & GFP_DIRECT && !(gfp & GFP_NORETRY) &&
+	       (order <= COSTLY_ORDER || gfp & GFP_RETRY_MAYFAIL);
+}
+
+static bool unreserve_highatomic(struct memory *m, struct zoneref *first, i64 gfp, i64 nid)
+{
+	struct zoneref *end = m->zonelist + (nid + 1) * m->nr_zones;
+	i64 highest = highest_zone(m, gfp), mt = type_of(&m->zones[first->zone], gfp);
+
+	for (struct zoneref *ref = first; ref < end && ref->zone != NONE; ref++) {
+		struct zone *z = &m->zones[ref->zone];
+
+		if (ref->zone_idx > highest || (gfp & GFP_THISNODE && z->node != nid))
+			continue;
+		for (i64 order = 0; order <= z->max_order; order++) {
+			i64 head = z->area[order].head[HIGHATOMIC], pfn = z->map[head].next;
+
+			if (pfn == head)
+				continue;
+			if (block_type(z, pfn) == HIGHATOMIC)
+				z->nr_highatomic -= min((i64)1 << z->block_order, z->nr_highatomic);
+			set_block_type(z, pfn, mt);
+			if (move_free_of_block(z, pfn, mt))
+				return true;
+		}
+	}
+	return false;
+}
+
 static i64 allocate(struct memory *m, i64 order, i64 gfp, i64 nid, i64 cpu, i64 busy)
 {
 	struct zoneref *first = preferred_zone(m, nid, highest_zone(m, gfp));
@@ -755,14 +815,22 @@ static i64 allocate(struct memory *m, i64 order, i64 gfp, i64 nid, i64 cpu, i64 
 		return pfn;
 	m->nr_slowpath++;
 	flags = flags_of_second_attempt(gfp, order) | busy;
-	pfn = walk_zonelist(m, order, gfp, flags, first, nid, cpu);
-	if (pfn == NONE && gfp & GFP_MEMALLOC && !(gfp & GFP_NOMEMALLOC)) {
-		flags = A_NO_WMARK | (flags & (A_KSWAPD | A_CMA)) | busy;
+	bool rights = gfp & GFP_MEMALLOC && !(gfp & GFP_NOMEMALLOC), last = !may_wait(gfp, order);
+	for (;;) {
 		pfn = walk_zonelist(m, order, gfp, flags, first, nid, cpu);
+		if (pfn != NONE)
+			return pfn;
+		if (rights) {
+			rights = false;
+			flags = A_NO_WMARK | (flags & (A_KSWAPD | A_CMA)) | busy;
+		} else if (last) {
+			m->nr_failed++;
+			return NONE;
+		} else if (!unreserve_highatomic(m, first, gfp, nid)) {
+			last = true;
+			flags = A_HIGH | busy;
+		}
 	}
-	if (pfn == NONE)
-		m->nr_failed++;
-	return pfn;
 }
 
 static struct zone *zone_for_bulk(struct memory *m, i64 nr_pages, i64 gfp, i64 nid)

@@ -16,10 +16,11 @@ from typing import Any
 from physmem.lib.jit import ready
 from physmem.lib.struct import address, dtype_of
 from physmem.mm.mmzone import FreeArea, Memory, Page, PerCpuPages, Zone, Zoneref
+from physmem.replay.columns import replay_columns
 from physmem.replay.engine import Run, replay
 from physmem.replay.request import Request
 from physmem.replay.runner import Runner
-from physmem.replay.session import COLUMNS, Session, fresh_tables
+from physmem.replay.session import Session, fresh_tables
 from physmem.trace.capture import read_capture
 
 SOURCE = Path(__file__).with_name("baseline.c")
@@ -95,7 +96,7 @@ def measure_replay(path: Path, repeat: int) -> Replays:
         if compiler is not None:
             baseline = load_baseline(compiler, Path(folder))
             measured.compiler = " ".join([*compiler, *FLAGS[:2]])
-        capture = read_capture(path, columns=COLUMNS)
+        capture = read_capture(path, columns=replay_columns)
         for _ in range(repeat):
             session = Session.prepare(capture)
             session.run()

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from allocating import measure_huge, measure_machine, measure_pairs
+from booting import MOST_RATIO as MOST_BOOT_RATIO
+from booting import measure_boot
 from cold import measure_cold
 from importing import measure_import
 from paging import measure_direct_map, measure_faults, measure_oracle, measure_paging
@@ -121,6 +123,16 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
                 f"{f['huge_rss_mib']:.0f} MiB resident at the peak",
             ),
             (
+                "boot of 1 GiB, of 16 GiB",
+                f"{f['boot_1gib_ms']:.0f} ms, {f['boot_16gib_ms']:.0f} ms",
+                "warm",
+            ),
+            (
+                "boot of 1 TiB in 8 nodes",
+                f"{f['boot_1tib_ms']:.0f} ms",
+                f"{f['boot_ratio']:.0f} times 1 GiB; {f['boot_rss_mib']:.0f} MiB at the peak",
+            ),
+            (
                 "import of ftrace text",
                 f"{f['import_lines_per_s'] / 1e6:.2f} M lines/s",
                 f"{f['import_mb_per_s']:.0f} MB/s, {f['import_lines']:,} lines",
@@ -176,6 +188,11 @@ def missed(figures: dict[str, Any]) -> list[str]:
         )
     if figures["ratio"] is not None and figures["ratio"] > MOST_RATIO:
         found.append(f"{figures['ratio']:.2f} times the time of C, wanted at most {MOST_RATIO}")
+    if figures.get("boot_ratio", 0) > MOST_BOOT_RATIO:
+        found.append(
+            f"boot of 1 TiB: {figures['boot_ratio']:.0f} times that of 1 GiB, wanted at most"
+            f" {MOST_BOOT_RATIO}"
+        )
     return found
 
 
@@ -196,6 +213,7 @@ def main() -> int:
         figures |= measure_pairs(5, 20_000)
         figures |= measure_machine(5)
         figures |= measure_huge(HUGE)
+        figures |= measure_boot()
         figures |= measure_import(asked.capture, 3, 2_000_000)
         figures |= measure_paging(9) | measure_direct_map(5) | measure_faults(3)
         figures |= measure_oracle()

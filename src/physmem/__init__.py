@@ -3,7 +3,7 @@
 
     import physmem
 
-    machine = physmem.Machine.build("1GiB")          # a machine of your own ...
+    machine = physmem.boot("1GiB")                   # a machine of your own ...
     pfn = machine.alloc_pages(order=3)
     print(machine.buddyinfo())
 
@@ -18,6 +18,8 @@ from importlib import import_module
 TYPE_CHECKING = False  # type checkers know the name; `typing` would double the import time
 
 if TYPE_CHECKING:
+    from physmem.boot.start import boot
+    from physmem.firmware.hardware import Hardware
     from physmem.lib import errors
     from physmem.lib.errors import (
         AlreadyMappedError,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         BadRequestError,
         BadStateError,
         BadTraceError,
+        BootAllocError,
         CorruptStateError,
         MisalignedError,
         NotCanonicalError,
@@ -53,6 +56,7 @@ __version__ = "0.1.0"
 _FROM = {
     "physmem.machine.machine": {"Machine": "Machine", "open_machine": "open_machine"}
     | {"open": "open_machine"},
+    "physmem.firmware.hardware": {"Hardware": "Hardware"},
     "physmem.machine.layout": {"Layout": "Layout"},
     "physmem.mm.state": {"State": "State"},
     "physmem.mm.compare": {"compare_states": "compare_states"},
@@ -71,6 +75,7 @@ _FROM = {
             "BadRequestError",
             "BadStateError",
             "BadTraceError",
+            "BootAllocError",
             "CorruptStateError",
             "MisalignedError",
             "NotCanonicalError",
@@ -96,7 +101,9 @@ __all__ = [
     "BadRequestError",
     "BadStateError",
     "BadTraceError",
+    "BootAllocError",
     "CorruptStateError",
+    "Hardware",
     "Layout",
     "Machine",
     "MisalignedError",
@@ -109,6 +116,7 @@ __all__ = [
     "State",
     "TableInUseError",
     "__version__",
+    "boot",
     "compare_states",
     "errors",
     "load",
@@ -122,8 +130,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name == "errors":
         return import_module("physmem.lib.errors")
-    if name == "replay":
-        return import_module("physmem.replay")  # a package that can be called
+    if name in {"boot", "replay"}:
+        return import_module(f"physmem.{name}")  # packages that can be called
     if name not in _WHERE:
         raise AttributeError(f"module 'physmem' has no attribute {name!r}")
     module, inner = _WHERE[name]

@@ -14,7 +14,7 @@ from physmem.cli import demo as demo_command
 from physmem.cli.main import run
 from physmem.cli.run import _Reading
 from physmem.machine.machine import open_machine
-from physmem.replay.session import COLUMNS
+from physmem.replay.columns import COLUMNS
 from physmem.trace.capture import read_capture, write_capture
 
 DEMO = Path(str(files("physmem") / "data" / "demo.physmem"))

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from physmem.mm.state import State
-from physmem.replay.session import COLUMNS, RecordedMachine, Session, load_machine
+from physmem.replay.columns import replay_columns
+from physmem.replay.request import COUNTED
+from physmem.replay.session import RecordedMachine, Session, load_machine
 from physmem.trace.capture import Capture, read_capture
 from physmem.trace.events import Events, Kind
 
@@ -19,13 +21,16 @@ KERNELS = {
     "linux-6.1-i386-highmem": (439_964, 0, True),
     "linux-6.1-x86_64-2nodes": (359_778, 20, False),
     "linux-6.1-arm64-512M": (388_806, 20, False),
+    "linux-6.12-x86_64-512M": (422_268, 0, False),
 }
 OUTCOMES = (Kind.ALLOC, Kind.ZONE_LOCKED, Kind.PCPU_DRAIN, Kind.EXTFRAG)
 
 
 @pytest.fixture(scope="module", params=sorted(KERNELS))
 def recording(request):
-    return request.param, read_capture(RECORDINGS / f"{request.param}.physmem", columns=COLUMNS)
+    return request.param, read_capture(
+        RECORDINGS / f"{request.param}.physmem", columns=replay_columns
+    )
 
 
 def with_events(capture: Capture, events: Events) -> Capture:
@@ -68,6 +73,16 @@ def test_strict_is_exact_where_nothing_races(recording):
         assert sum(line.startswith(">") for line in first.context) == 1
         assert first.why
         assert len(first.lists) == 2
+
+
+def test_decays_that_show_and_that_do_not():
+    path = RECORDINGS / "linux-6.12-x86_64-512M.physmem"
+    session = Session.prepare(read_capture(path, columns=replay_columns))
+    decays = session.run().decays
+    assert (decays.seen, decays.inferred) == (7, 9)  # one a second
+    assert decays.moved <= 2
+    record = session.runner.requests.requests
+    assert not (record["race"] & COUNTED).any()
 
 
 def corrupted(events: Events, seed: int) -> Events:
@@ -116,7 +131,7 @@ def test_strict_predictions_do_not_need_consequences(recording):
 
 
 def test_a_wrong_answer_is_found_and_named():
-    capture = read_capture(RECORDINGS / "linux-6.1-x86_64-512M.physmem", columns=COLUMNS)
+    capture = read_capture(RECORDINGS / "linux-6.1-x86_64-512M.physmem", columns=replay_columns)
     rows = np.flatnonzero(capture.events.kind == Kind.ALLOC)
     row = int(rows[len(rows) // 2])
     pfn = capture.events.pfn.copy()
@@ -131,7 +146,7 @@ def test_a_wrong_answer_is_found_and_named():
 
 
 def test_a_wrong_start_state_is_found():
-    capture = read_capture(RECORDINGS / "linux-6.1-x86_64-512M.physmem", columns=COLUMNS)
+    capture = read_capture(RECORDINGS / "linux-6.1-x86_64-512M.physmem", columns=replay_columns)
     zone = capture.state0.zones[1]
     zone.pcp[0].lists[0].reverse()
     result = Session.prepare(capture).run()

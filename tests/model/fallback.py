@@ -26,7 +26,6 @@ class Fallback(FreeArea):
         self.watermark_boost = spec.boost
         self.watermark_boost_factor = 15000
         self.boosted_watermark = False  # flag bit of the zone: kswapd is to be woken
-        self.page_group_by_mobility_disabled = False
 
     # ---- fallback: which chunk -------------------------------------------------------------------
 
@@ -151,6 +150,7 @@ class Fallback(FreeArea):
             if current == self.pageblock_order:
                 self.set_pageblock_migratetype(pfn, start_type)
             self.expand(pfn, order, current, letter)
+            self.trace_extfrag(pfn, order, current, start_type, donor)
             return pfn
         return self.rmqueue_smallest(order, "X")
 
@@ -158,7 +158,7 @@ class Fallback(FreeArea):
         """Keep the lowest suitable blocks as MIGRATE_RESERVE (2.6.24); `reserved`: boot frames."""
         want = -(-pages_min // self.pageblock_nr_pages)
         for pfn in range(self.start, self.end, self.pageblock_nr_pages):
-            if pfn in reserved:
+            if pfn in reserved or self.pageblock[self.pageblock_start(pfn)] is None:
                 continue
             letter = self.get_pageblock_migratetype(pfn)
             if want > 0 and letter == "X":

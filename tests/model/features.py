@@ -28,6 +28,7 @@ ALLOC_CMA = 0x80
 ALLOC_NOFRAGMENT = 0x100
 ALLOC_HIGHATOMIC = 0x200
 ALLOC_KSWAPD = 0x800
+ALLOC_COLD = 0x2000  # ours: the request has the gfp bit COLD
 ALLOC_RESERVES = ALLOC_NON_BLOCK | ALLOC_MIN_RESERVE | ALLOC_HIGHATOMIC | ALLOC_OOM
 
 
@@ -50,12 +51,15 @@ class GfpBits:
     NOMEMALLOC: int = 0x80000
     THISNODE: int = 0x200000
     ACCOUNT: int = 0x400000
+    COLD: int = 0
+    LOCAL_ONLY: int = 0  # several bits: a request with all of them never goes below the LOW mark
 
 
 # 2.6.24 has one bit for "may sleep", and the wake-up of kswapd is unconditional.
 GFP_BITS_2_6_24 = GfpBits(
     MOVABLE=0x100000, RECLAIMABLE=0x80000, ATOMIC=0, DIRECT_RECLAIM=0x10, KSWAPD_RECLAIM=0,
     RETRY_MAYFAIL=0, NORETRY=0x1000, MEMALLOC=0, NOMEMALLOC=0x10000, THISNODE=0x40000, ACCOUNT=0,
+    COLD=0x100, LOCAL_ONLY=0x40000 | 0x200 | 0x1000,
 )  # fmt: skip
 
 
@@ -65,7 +69,8 @@ class Features:
 
     letters: str = "UMRHI"
     gfp: GfpBits = field(default_factory=GfpBits)
-    tracepoints: bool = True
+    tracepoints: bool = True  # the kernel has none in 2.6.24; we tell the same there
+    bulk: bool = True  # many single frames with one request
 
     # Configuration of the kernel.
     zone_dma32: bool = True  # compiled in: the rule that sets NOFRAGMENT exists
@@ -100,6 +105,7 @@ class Features:
     refill_counted_at_end: bool = True  # NR_FREE_PAGES: once per refill, not per chunk
 
     # NUMA.
+    zone_order: bool = False  # zone by zone, nodes in order: if the sizes of zones say so
     node_load_per_local_node: bool = False
 
     def number(self, letter: str) -> int:
@@ -126,6 +132,7 @@ V2_6_24 = Features(
     letters="URMXI",
     gfp=GFP_BITS_2_6_24,
     tracepoints=False,
+    bulk=False,
     zone_dma32=False,
     pcp_thp=False,
     merge_likely_goes_to_tail=False,
@@ -142,4 +149,5 @@ V2_6_24 = Features(
     pcp_one_list_of_mixed_types=True,
     refill_counted_at_end=False,
     node_load_per_local_node=True,
+    zone_order=True,
 )

@@ -71,6 +71,7 @@ class FreeArea:
         self.nr_free_pages = 0
         self.nr_free_cma_pages = 0
         self.has_had_special_blocks = False
+        self.page_group_by_mobility_disabled = False
 
     # ---- pageblocks ------------------------------------------------------------------------------
 
@@ -87,6 +88,8 @@ class FreeArea:
         return letter
 
     def set_pageblock_migratetype(self, pfn: int, letter: str) -> None:
+        if self.page_group_by_mobility_disabled and (letter in FALLBACKS or letter == "X"):
+            letter = "U"
         self.has_had_special_blocks |= letter not in FALLBACKS
         self.pageblock[self.pageblock_start(pfn)] = letter
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .features import (
     ALLOC_CMA,
+    ALLOC_COLD,
     ALLOC_CPUSET,
     ALLOC_HIGHATOMIC,
     ALLOC_KSWAPD,
@@ -23,7 +24,7 @@ from .features import (
     V61,
     Features,
 )
-from .pcp import pcp_list_letter
+from .pcp import PerCpuPagesHotCold, pcp_list_letter
 from .requests import AllocContext, Requests
 from .state import load_state, snapshot, spec_from_state
 from .validate import validate
@@ -71,6 +72,8 @@ class Machine(Requests):
     def get_page_from_freelist(
         self, order: int, gfp: int, flags: int, ac: AllocContext, cpu: int, pcp_busy: bool
     ) -> int | None:
+        if gfp & self.features.gfp.COLD:
+            flags |= ALLOC_COLD
         while True:
             for zone in ac.zones:
                 if (
@@ -85,7 +88,7 @@ class Machine(Requests):
                 if pfn is not None:
                     self.prep_new_page(zone, pfn, order, gfp)
                     if self.features.highatomic and flags & ALLOC_HIGHATOMIC:
-                        zone.reserve_highatomic_pageblock(pfn)
+                        zone.reserve_highatomic_pageblock(pfn, order)
                     return pfn
             if not flags & ALLOC_NOFRAGMENT:
                 return None
@@ -129,6 +132,8 @@ class Machine(Requests):
     ) -> int | None:
         """Try with the MIN mark and the request's rights; what reclaim would give is not there."""
         bits = self.features.gfp
+        if self.gives_up_early(gfp):
+            return None
         flags = self.gfp_to_alloc_flags(gfp, order, ac)
         pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
         if pfn is None and gfp & bits.MEMALLOC and not gfp & bits.NOMEMALLOC:
@@ -144,6 +149,11 @@ class Machine(Requests):
             flags = ALLOC_WMARK_HIGH | ALLOC_CPUSET
             pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
         return pfn
+
+    def gives_up_early(self, gfp: int) -> bool:
+        """Tell whether the request wants this node's memory only while there is plenty."""
+        only = self.features.gfp.LOCAL_ONLY
+        return self.nr_online_nodes > 1 and only != 0 and gfp & only == only
 
     def unreserve_highatomic_pageblock(self, ac: AllocContext, *, force: bool) -> bool:
         if not self.features.highatomic:
@@ -161,6 +171,13 @@ class Machine(Requests):
         ac = self.prepare_alloc_pages(gfp, cpu, nid)
         flags = ALLOC_WMARK_LOW | self.gfp_to_alloc_flags_cma(ac)
         found: list[int] = []
+        if not self.features.bulk:  # one request after another
+            for _ in range(nr):
+                pfn = self.alloc_pages(0, gfp, cpu, nid=nid, pcp_busy=pcp_busy)
+                if pfn is None:
+                    break
+                found.append(pfn)
+            return found
         if nr > 1 and not gfp & self.features.gfp.ACCOUNT and not pcp_busy:
             zone = self._bulk_zone(nr, gfp, flags, ac)
             while zone is not None and len(found) < nr:
@@ -186,11 +203,13 @@ class Machine(Requests):
 
     # ---- free ------------------------------------------------------------------------------------
 
-    def free_pages(self, pfn: int, order: int, cpu: int = 0, *, pcp_busy: bool = False) -> None:
+    def free_pages(
+        self, pfn: int, order: int, cpu: int = 0, *, pcp_busy: bool = False, cold: int = 0
+    ) -> None:
         """Free one chunk: prepare and commit in one go, or straight to the buddy lists."""
         if self.page_zone(pfn).pcp_allowed_order(order):
             if self.free_prepare(pfn, order):
-                self.free_commit(pfn, cpu, pcp_busy=pcp_busy)
+                self.free_commit(pfn, cpu, pcp_busy=pcp_busy, cold=cold)
             return
         self._forget_contents(pfn, order)
         self._free_direct(pfn, order, self.page_zone(pfn).get_pageblock_migratetype(pfn))
@@ -210,7 +229,7 @@ class Machine(Requests):
         self.prepared[pfn] = order
         return True
 
-    def free_commit(self, pfn: int, cpu: int = 0, *, pcp_busy: bool = False) -> None:
+    def free_commit(self, pfn: int, cpu: int = 0, *, pcp_busy: bool = False, cold: int = 0) -> None:
         """Put a prepared chunk on a per-CPU list (free_unref_page)."""
         zone, order = self.page_zone(pfn), self.prepared.pop(pfn)
         letter = zone.pcppage_migratetype[pfn]
@@ -220,7 +239,11 @@ class Machine(Requests):
             self._free_direct(pfn, order, letter)
             return
         zone.nr_in_use -= 1 << order
-        self.pcp_of(zone, cpu).free_unref_page_commit(pfn, order, pcp_list_letter(letter))
+        pcp = self.pcp_of(zone, cpu)
+        if isinstance(pcp, PerCpuPagesHotCold):
+            pcp.free_unref_page_commit(pfn, order, letter, cold)
+        else:
+            pcp.free_unref_page_commit(pfn, order, pcp_list_letter(letter))
 
     def _forget_contents(self, pfn: int, order: int) -> None:
         frames = range(pfn, pfn + (1 << order))
@@ -295,6 +318,7 @@ class Machine(Requests):
         node_distance: Sequence[Sequence[int]] | None = None,
         zone_names: Sequence[str] | None = None,
         *,
+        zonelist_order: str = "",
         movable: Iterable[int] = (),
         watermark_boost_factor: int = 15000,
     ) -> "Machine":
@@ -310,6 +334,7 @@ class Machine(Requests):
             node_distance,
             zone_names,
             watermark_boost_factor=watermark_boost_factor,
+            zonelist_order=zonelist_order,
         )
         load_state(machine, state)
         machine.movable.update(movable)

@@ -6,7 +6,7 @@
 `count` is in frames, the length of a list in chunks.
 """
 
-from .features import FALLBACKS, PAGE_ALLOC_COSTLY_ORDER, PCP_BATCH_SCALE_MAX
+from .features import ALLOC_COLD, FALLBACKS, PAGE_ALLOC_COSTLY_ORDER, PCP_BATCH_SCALE_MAX
 from .free_area import ZoneSpec
 from .zone import Zone
 
@@ -222,8 +222,10 @@ class PerCpuPagesAuto(PerCpuPages):
         if self.high > self.high_min:
             lowest = max(self.high_min, self.count - (self.batch << PCP_BATCH_SCALE_MAX))
             self.high = max(lowest, self.high - (self.high >> 3))
-        if self.count > self.high:
-            self.free_pcppages_bulk(self.count - self.high, 0)
+        to_drain = self.count - self.high
+        while to_drain > 0:  # batch by batch: each may go beyond its portion by a part of a chunk
+            self.free_pcppages_bulk(min(to_drain, self.batch), 0)
+            to_drain -= self.batch
 
 
 class PerCpuPagesHotCold(PerCpuPages):
@@ -248,11 +250,9 @@ class PerCpuPagesHotCold(PerCpuPages):
         self.count += len(found)
         return bool(found)
 
-    def rmqueue_pcplist_locked(
-        self, order: int, letter: str, alloc_flags: int, cold: int = 0
-    ) -> int | None:
+    def rmqueue_pcplist_locked(self, order: int, letter: str, alloc_flags: int) -> int | None:
         assert order == 0
-        del alloc_flags
+        cold = int(bool(alloc_flags & ALLOC_COLD))
         pages = self.lists[cold]
         if not pages and not self.refill(cold, letter):
             return None
@@ -268,6 +268,7 @@ class PerCpuPagesHotCold(PerCpuPages):
         assert order == 0
         del list_letter
         self.private[pfn] = self.zone.get_pageblock_migratetype(pfn)
+        self.zone.pcppage_migratetype[pfn] = self.private[pfn]
         self.lists[cold].insert(0, pfn)
         self.count += 1
         if len(self.lists[cold]) >= self.highs[cold]:
@@ -277,7 +278,8 @@ class PerCpuPagesHotCold(PerCpuPages):
         for _ in range(min(count, len(self.lists[cold]))):
             pfn = self.lists[cold].pop()
             self.count -= 1
-            self.zone.free_one_page(pfn, 0, self.private[pfn])  # reads the block's type anew
+            used = self.zone.free_one_page(pfn, 0, self.private[pfn])  # reads the block's type anew
+            self.zone.trace("dr", pfn, 0, self.zone.features.number(used))
 
     def drain_zone_pages(self) -> None:
         for cold in (0, 1):

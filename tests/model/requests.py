@@ -53,6 +53,7 @@ class Requests:
         zone_names: Sequence[str] | None = None,
         *,
         watermark_boost_factor: int = 15000,
+        zonelist_order: str = "",
     ) -> None:
         specs = list(zones)
         if zone_names is None:
@@ -88,6 +89,7 @@ class Requests:
         self.node_distance = node_distance or default_distance(max(nodes) + 1)
         self.zonelists: dict[int, list[Zone]] = {}
         self.zonelists_nofallback: dict[int, list[Zone]] = {}
+        self.zonelist_order = zonelist_order  # "node", "zone", or by the sizes of the zones
         self.build_zonelists()
 
     # ---- zonelists -------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ class Requests:
         """Per node: all populated zones, nearest node first, within a node from the top down."""
         orders = NodeOrder(
             self.node_distance,
-            [zone.node for zone in self.zones if zone.managed],
+            [zone.node for zone in self.zones if self.populated(zone)],
             self.cpu_node,
             load_per_local_node=self.features.node_load_per_local_node,
         ).build()
@@ -105,10 +107,43 @@ class Requests:
                 zone
                 for node in order
                 for zone in sorted(self.zones, key=lambda zone: -zone.index)
-                if zone.node == node and zone.managed
+                if zone.node == node and self.populated(zone)
             ]
+            if self.takes_zone_order():
+                populated = [
+                    zone
+                    for index in reversed(range(len(self.zone_names)))
+                    for node in order
+                    for zone in self.zones
+                    if zone.node == node and zone.index == index and self.populated(zone)
+                ]
             self.zonelists[local] = populated
             self.zonelists_nofallback[local] = [z for z in populated if z.node == local]
+
+    def populated(self, zone: Zone) -> bool:
+        """Tell whether a zone is in zonelists; 2.6.24 counts what is there, not what it manages."""
+        return bool(zone.present if self.features.zone_order else zone.managed)
+
+    def takes_zone_order(self) -> bool:
+        """Tell whether zonelists go zone by zone (default_zonelist_order)."""
+        if not self.features.zone_order or self.zonelist_order:
+            return self.zonelist_order == "zone"
+        normal = self.zone_names.index("Normal")
+        nodes = {zone.node for zone in self.zones if zone.present}
+        low_of, all_of = dict.fromkeys(nodes, 0), dict.fromkeys(nodes, 0)
+        for zone in self.zones:
+            if zone.present:
+                all_of[zone.node] += zone.present
+                low_of[zone.node] += zone.present if zone.index < normal else 0
+        low, total = sum(low_of.values()), sum(all_of.values())
+        if low == 0 or low > total // 2:
+            return False
+        average = total // (len(nodes) + 1)
+        for node in nodes:
+            big = all_of[node] > average
+            if low_of[node] and big and low_of[node] > all_of[node] * 70 // 100:
+                return False
+        return True
 
     def page_zone(self, pfn: int) -> Zone:
         return next(zone for zone in self.zones if zone.zone_spans_pfn(pfn))

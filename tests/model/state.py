@@ -43,7 +43,10 @@ def snapshot(machine: "Machine", *, remembered_types: bool) -> dict[str, Any]:
                 "pageblocks": "".join(letter or "." for letter in zone.pageblock.values()),
             }
         )
-    return {"zones": zones, "pageblock_order": machine.pageblock_order}
+    state = {"zones": zones, "pageblock_order": machine.pageblock_order}
+    if "X" in machine.features.letters:
+        state["migratetypes"] = machine.features.letters
+    return state
 
 
 def pcp_snapshot(pcp: PerCpuPages, remembered_types: bool) -> dict[str, Any]:
@@ -62,6 +65,9 @@ def pcp_snapshot(pcp: PerCpuPages, remembered_types: bool) -> dict[str, Any]:
             PREV_FREE_HIGH_ORDER * pcp.prev_free_high_order + FREE_HIGH_BATCH * pcp.free_high_batch
         )
     out["lists"] = [list(pages) for pages in pcp.lists]
+    if isinstance(pcp, PerCpuPagesHotCold):
+        out["cold_high"], out["cold_batch"] = pcp.highs[1], pcp.batches[1]
+        out["types"] = ["".join(pcp.private[pfn] for pfn in pages) for pages in pcp.lists]
     if remembered_types:
         out["remembered"] = {str(pfn): pcp.remembered(pfn) for pfn, _ in pcp.chunks()}
     return out
@@ -117,6 +123,13 @@ def load_pcp(zone: Zone, pcp: PerCpuPages, saved: dict[str, Any]) -> None:
                 if pindex == 12 and block == "R":
                     letter = "R"
             zone.pcppage_migratetype[pfn] = letter
+    if isinstance(pcp, PerCpuPagesHotCold):
+        pcp.highs = [saved["high"], saved.get("cold_high") or 0]
+        pcp.batches = [saved["batch"], saved.get("cold_batch") or 1]
+        pcp.private = {pfn: zone.pcppage_migratetype[pfn] for pages in pcp.lists for pfn in pages}
+        for pages, letters in zip(pcp.lists, saved.get("types") or (), strict=False):
+            pcp.private.update(zip(pages, letters, strict=True))
+        zone.pcppage_migratetype.update(pcp.private)
     for pfn, letter in saved.get("remembered", {}).items():
         zone.pcppage_migratetype[int(pfn)] = letter
         if isinstance(pcp, PerCpuPagesHotCold):

@@ -136,7 +136,7 @@ class Zone(Fallback):
 
     # ---- HIGHATOMIC ------------------------------------------------------------------------------
 
-    def reserve_highatomic_pageblock(self, pfn: int) -> None:
+    def reserve_highatomic_pageblock(self, pfn: int, order: int) -> None:
         limit = self.managed // 100 + self.pageblock_nr_pages
         if self.features.list_type_is_block_type:  # rounded up to blocks; small zones have none
             if self.managed // 100 < self.pageblock_nr_pages:
@@ -146,8 +146,13 @@ class Zone(Fallback):
             return
         if self.get_pageblock_migratetype(pfn) not in FALLBACKS:
             return
-        if self.features.list_type_is_block_type and self.block_walk_range(pfn) is None:
-            return
+        if self.features.list_type_is_block_type:
+            if order >= self.pageblock_order:  # every block of the chunk
+                self.change_pageblock_range(pfn, order, "H")
+                self.nr_reserved_highatomic += 1 << order
+                return
+            if self.block_walk_range(pfn) is None:
+                return
         self.nr_reserved_highatomic += self.pageblock_nr_pages
         self.set_pageblock_migratetype(pfn, "H")
         self.move_freepages_block(pfn, "H")
@@ -160,6 +165,11 @@ class Zone(Fallback):
             if not self.free_list[order]["H"]:
                 continue
             pfn = self.free_list[order]["H"][0]
+            if self.features.list_type_is_block_type and order >= self.pageblock_order:
+                self.nr_reserved_highatomic -= min(1 << order, self.nr_reserved_highatomic)
+                self.change_pageblock_range(pfn, order, letter)
+                self.move_to_free_list(pfn, letter)
+                return True
             if self.get_pageblock_migratetype(pfn) == "H":
                 self.nr_reserved_highatomic -= min(
                     self.pageblock_nr_pages, self.nr_reserved_highatomic

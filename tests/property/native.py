@@ -5,6 +5,7 @@ from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
 from physmem.mm.alloc_flags import ALLOC_NO_WATERMARKS
 from physmem.mm.entry import do_free_pages
+from physmem.mm.features import BULK as HAS_BULK
 from physmem.mm.gfp_bits import GFP_ACCOUNT_BIT
 from physmem.mm.lists import memory_at
 from physmem.mm.mmzone import NONE
@@ -160,9 +161,20 @@ def work(
             if dice < 10:
                 count = 2 + draw(ctl, 20)
                 number = NONE
+                got = 0
+                if not m.features & HAS_BULK:
+                    while got < count:
+                        pfn = alloc_pages(m, 0, gfp, nid, cpu, 0)
+                        if pfn == NONE:
+                            break
+                        if not keep(ctl, held, owned, pfn, 0):
+                            ctl[WRONG] = ctl[DONE]
+                            return step
+                        got += 1
+                    note(log, step, BULK, count, gfp, nid, cpu, got)
+                    continue
                 if not gfp & GFP_ACCOUNT_BIT:
                     number = bulk_zone(m, count, gfp, nid)
-                got = 0
                 while number != NONE and got < count:
                     pfn = bulk_page(m, number, gfp, cpu)
                     if pfn == NONE:

@@ -17,9 +17,10 @@ from physmem.lib.jit import ready
 from physmem.lib.struct import address
 from physmem.machine.machine import open_machine
 from physmem.mm.alloc_flags import ALLOC_PCP_BUSY
-from physmem.mm.entry import do_drain
-from physmem.mm.gfp import parse_gfp
-from physmem.mm.mmzone import ZONE_RECLAIM_ACTIVE
+from physmem.mm.entry import do_drain, do_setup_reserve
+from physmem.mm.features import HOT_COLD, RESERVE_BLOCKS
+from physmem.mm.gfp import TABLES, parse_gfp
+from physmem.mm.mmzone import ZONE_BELOW_HIGH, ZONE_RECLAIM_ACTIVE
 from physmem.mm.state import State
 
 GFP = tuple(
@@ -51,6 +52,37 @@ GFP = tuple(
         ),
     )
 )
+
+GFP_2_6_24 = tuple(
+    parse_gfp(flags, TABLES["2.6.24"])
+    for flags in (
+        "GFP_KERNEL",
+        "GFP_HIGHUSER_MOVABLE",
+        "GFP_TEMPORARY",
+        "GFP_ATOMIC",
+        "GFP_USER_PAGECACHE",
+        "GFP_HIGHUSER_PAGECACHE|__GFP_COLD",
+        "GFP_KERNEL|__GFP_DMA32",
+        "GFP_KERNEL|__GFP_DMA",
+        "GFP_KERNEL|__GFP_COLD",
+        "GFP_NOWAIT",
+        "GFP_HIGHUSER",
+        "GFP_TEMPORARY|__GFP_COMP|__GFP_ZERO",
+        "GFP_KERNEL|__GFP_THISNODE",
+        "GFP_HIGHUSER_MOVABLE|__GFP_THISNODE|__GFP_NORETRY",
+        "GFP_ATOMIC|__GFP_RECLAIMABLE|__GFP_COMP",
+        "GFP_ATOMIC|__GFP_NOMEMALLOC",
+        "GFP_KERNEL|GFP_THISNODE",
+        "GFP_ATOMIC|GFP_THISNODE",
+        "__GFP_HIGH|__GFP_WAIT",
+        "GFP_USER|__GFP_MOVABLE|__GFP_DMA32|__GFP_THISNODE",
+        "GFP_KERNEL|__GFP_MOVABLE|__GFP_RECLAIMABLE",
+        "__GFP_RECLAIMABLE|__GFP_COLD",
+    )
+)
+assert len(GFP) == len(GFP_2_6_24)
+REQUESTS = {"2.6.24": GFP_2_6_24, "6.1": GFP, "6.12": GFP}
+"""Flags of requests by the kernel whose bits they are."""
 
 _NEAR = ((0, 1), (0, 1), (0, -1), (1, 0), (-1, 0), (2, -1), (-4, 2), (0, 3))
 """Offsets of frame and order by which a free misses its block."""
@@ -100,6 +132,8 @@ class Pair:
             for order, row in enumerate(zone["free"]):
                 for pfn in (pfn for pfns in row for pfn in pfns):
                     self._set(pfn, order, FREE)
+            for pfn in (pfn for pcp in zone["pcp"] for pfns in pcp["lists"] for pfn in pfns):
+                self._set(pfn, 0, FREE)  # at first only single frames are there
             size = 1 << state["pageblock_order"]
             for block, letter in enumerate(zone["pageblocks"], start // size):
                 if letter == ".":  # a hole: nobody frees it
@@ -141,8 +175,15 @@ class Pair:
         self._set(pfn, order, OWNED)
         self.held.append((pfn, order))
 
+    def has(self, feature):
+        return bool(int(self.machine.tables.memory[0]["features"]) & feature)
+
+    def bits(self, gfp):
+        requests = REQUESTS[self.shape.kernel]
+        return requests[gfp % len(requests)]
+
     def alloc(self, order, gfp, cpu, node, busy=False):
-        bits, cpu = GFP[gfp % len(GFP)], cpu % self.shape.nr_cpus
+        bits, cpu = self.bits(gfp), cpu % self.shape.nr_cpus
         node = None if node is None else node % self.shape.nr_nodes
         if not 0 <= order <= self.shape.max_order:
             with pytest.raises(BadRequestError):
@@ -152,7 +193,8 @@ class Pair:
         if busy:
             nid = self.shape.cpu_node[cpu] if node is None else node
             run = ready(native.alloc_busy)
-            pfn = run(self.handle, order, bits, nid, cpu, ALLOC_PCP_BUSY)
+            inner = TABLES[self.shape.kernel].internal(bits)
+            pfn = run(self.handle, order, inner, nid, cpu, ALLOC_PCP_BUSY)
             pfn = None if pfn < 0 else pfn
         else:
             with contextlib.suppress(OutOfMemoryError):
@@ -163,7 +205,7 @@ class Pair:
         return pfn
 
     def bulk(self, nr, gfp, cpu, node):
-        bits, cpu = GFP[gfp % len(GFP)], cpu % self.shape.nr_cpus
+        bits, cpu = self.bits(gfp), cpu % self.shape.nr_cpus
         node = None if node is None else node % self.shape.nr_nodes
         pfns = self.machine.alloc_pages_bulk(nr, bits, cpu=cpu, node=node)
         self.both(pfns, lambda t: t.alloc_bulk(nr, bits, cpu, nid=node))
@@ -187,6 +229,38 @@ class Pair:
         self.machine.free_pages(pfn, order, cpu=cpu)
         self.both(None, lambda t: t.free_pages(pfn, order, cpu))
         self._set(pfn, order, FREE)
+
+    def cold(self, index, cpu):
+        """Free a single frame to the cold list."""
+        held = [block for block in self.held if block[1] == 0]
+        if not held:
+            return
+        pfn, cpu = held[index % len(held)][0], cpu % self.shape.nr_cpus
+        if not self.has(HOT_COLD):
+            with pytest.raises(BadRequestError):
+                self.machine.free_pages(pfn, cpu=cpu, cold=True)
+            return
+        self.held.remove((pfn, 0))
+        self.machine.free_pages(pfn, cpu=cpu, cold=True)
+        self.both(None, lambda t: t.free_pages(pfn, 0, cpu, cold=1))
+        self._set(pfn, 0, FREE)
+
+    def reserve(self, zone, least):
+        """Set the watermarks of a zone, and as many pageblocks aside as the lowest one says."""
+        zone %= len(self.shape.zones)
+        spec, size = self.shape.zones[zone], 1 << self.shape.pageblock_order
+        firsts = range(spec.start, spec.start + spec.spanned, size)
+        letters = self.machine.snapshot().zones[zone].pageblocks
+        left = [pfn for pfn in firsts if self.use[pfn] == LOOSE]
+        if not self.has(RESERVE_BLOCKS) or any(letters[firsts.index(pfn)] != "." for pfn in left):
+            return  # of a frame left of a block nobody knows whether it was reserved
+        marks = [least, least + least // 4, least + least // 2, 0]
+        self.machine.tables.zones[zone]["watermark"] = marks
+        ready(do_setup_reserve)(self.handle, zone)
+        if self.twin is not None:
+            at_boot = frozenset(pfn for pfn in firsts if self.use[pfn] == LOADED)
+            self.twin.zones[zone].wmark = marks
+            self.twin.zones[zone].setup_zone_migrate_reserve(least, at_boot)
 
     def burst(self, nr, gfp, cpu):
         """Take many single frames at once and free them all: drains double, time after time."""
@@ -263,7 +337,7 @@ class Pair:
         self.prepared.append((pfn, order))
 
     def _may_wait(self, pfn, order):
-        if order > 3:
+        if order > (0 if self.has(HOT_COLD) else 3):
             return False
         number = next(
             number
@@ -303,6 +377,14 @@ class Pair:
         cpu, zone = cpu % self.shape.nr_cpus, zone % len(self.shape.zones)
         ready(do_drain)(self.handle, zone, cpu, False)
         self.both(None, lambda t: t.drain_zone_pages(zone, cpu))
+
+    def tick(self, cpu):
+        """Let a second pass for one CPU."""
+        cpu %= self.shape.nr_cpus
+        self.machine.tick(cpu)
+        if self.shape.features.pcp_auto_tuning:
+            for number in range(len(self.shape.zones)):
+                self.both(None, lambda t, n=number: t.pcp[n][cpu].decay_pcp_high())
 
     def reclaim(self, zone, active):
         """Say that kswapd works on a zone, or that it sleeps again: per-CPU lists are shorter."""
@@ -344,6 +426,7 @@ class Pair:
         for zone, record in zip(self.twin.zones, self.machine.tables.zones, strict=True):
             assert zone.nr_free_pages == int(record["nr_free_pages"])
             assert zone.nr_free_cma_pages == int(record["nr_free_cma"])
+            assert zone.below_high == (int(record["zone_flags"]) & ZONE_BELOW_HIGH != 0)
         self.machine.validate()
 
 
@@ -385,7 +468,7 @@ def _random_alloc(rng, cpu):
 
 
 def _random_other(rng, cpu, frames):
-    dice = rng.randrange(32)
+    dice = rng.randrange(38)
     if dice < 6:
         return ("part", rng.randrange(1 << 16), rng.randrange(1 << 8), cpu, rng.random() < 0.1)
     if dice < 7:
@@ -407,4 +490,10 @@ def _random_other(rng, cpu, frames):
         return ("burst", rng.choice((5, 30, 90, 90)), rng.randrange(4), cpu)
     if dice < 30:
         return ("free_loaded", rng.randrange(frames), rng.randrange(6), cpu)
-    return ("reclaim", rng.randrange(4), rng.random() < 0.4)
+    if dice < 32:
+        return ("reclaim", rng.randrange(4), rng.random() < 0.4)
+    if dice < 34:
+        return ("cold", rng.randrange(1 << 16), cpu)
+    if dice < 37:
+        return ("tick", cpu)
+    return ("reserve", rng.randrange(4), rng.choice((0, 4, 30, 70, 150)))

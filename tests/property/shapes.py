@@ -10,32 +10,26 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
-from tests.model import V61, V61_CMA, V61_I386, Features, ZoneSpec
+from tests.model import V2_6_24, V61, V61_CMA, V61_I386, V612, Features, ZoneSpec
 from tests.model import Machine as TwinMachine
-from tests.model.features import ALLOC_KSWAPD, ALLOC_NO_WATERMARKS
 
 from physmem.machine.layout import Layout, zone_names
 from physmem.machine.machine import Machine
-from physmem.mm.mmzone import HEAD_ON_PCP, PG_IN_USE, PG_MOVABLE, PG_PREPARED, ZONE_RECLAIM_ACTIVE
+from physmem.mm.mmzone import (
+    HEAD_ON_PCP,
+    PG_IN_USE,
+    PG_MOVABLE,
+    PG_PREPARED,
+    ZONE_BELOW_HIGH,
+    ZONE_RECLAIM_ACTIVE,
+)
 from physmem.mm.state import State
 
 X86_64, I386 = zone_names("x86_64"), zone_names("i386")
 
 
 class Twin(TwinMachine):
-    """The twin, which gives up where physmem does: before reclaim.
-
-    Linux would try to reclaim first, then give back what is set aside for atomic requests.
-    """
-
-    def alloc_pages_slowpath(self, order, gfp, ac, cpu, pcp_busy):
-        bits = self.features.gfp
-        flags = self.gfp_to_alloc_flags(gfp, order, ac)
-        pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
-        if pfn is None and gfp & bits.MEMALLOC and not gfp & bits.NOMEMALLOC:
-            flags = ALLOC_NO_WATERMARKS | self.gfp_to_alloc_flags_cma(ac) | (flags & ALLOC_KSWAPD)
-            pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
-        return pfn
+    """The twin of these tests (soak tests spoil it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +53,13 @@ class Shape:
     features: Features = V61
     boost_factor: int = 15000
     grouping_disabled: bool = False
+    zonelist_order: str = ""
+
+    @property
+    def kernel(self) -> str:
+        if self.features.reserve_is_last_resort:
+            return "2.6.24"
+        return "6.12" if self.features.pcp_auto_tuning else "6.1"
 
     @property
     def nr_cpus(self) -> int:
@@ -82,6 +83,8 @@ class Shape:
             max_order=self.max_order,
             thp=self.features.pcp_thp,
             watermark_boost_factor=self.boost_factor,
+            kernel=self.kernel,
+            zonelist_order=self.zonelist_order,
         )
 
     @cached_property
@@ -141,10 +144,11 @@ class Shape:
         """Twin of a machine as it is now, with what a recorded state would not tell."""
         tables = machine.tables
         state = msgspec.to_builtins(machine.snapshot())
+        letters = self.features.letters.replace("URM", "UMR")  # as the tables number them
         for zone in state["zones"]:
             for pcp in zone["pcp"]:
                 pcp["remembered"] = {
-                    str(pfn): self.features.letters[int(tables.mem_map[pfn]["mt"])]
+                    str(pfn): letters[int(tables.mem_map[pfn]["mt"])]
                     for pfns in pcp["lists"]
                     for pfn in pfns
                 }
@@ -154,6 +158,7 @@ class Shape:
         twin = self._twin(state, set(((frames["flags"] & both) == both).nonzero()[0].tolist()))
         for zone, record in zip(twin.zones, tables.zones, strict=True):
             zone.reclaim_active = bool(int(record["zone_flags"]) & ZONE_RECLAIM_ACTIVE)
+            zone.below_high = bool(int(record["zone_flags"]) & ZONE_BELOW_HIGH)
             zone.has_had_special_blocks = True
         assert ((frames["order"] & HEAD_ON_PCP) != 0).sum() == sum(
             len(pfns) for pcps in twin.pcp for pcp in pcps for pfns in pcp.lists
@@ -170,6 +175,7 @@ class Shape:
             self.names,
             movable=movable,
             watermark_boost_factor=self.boost_factor,
+            zonelist_order=self.zonelist_order,
         )
         for zone in twin.zones:
             zone.page_group_by_mobility_disabled = self.grouping_disabled
@@ -357,4 +363,61 @@ _ALL = (
         grouping_disabled=True,
     ),
 )
-SHAPES = {shape.name: shape for shape in _ALL}
+
+_HOT_COLD = replace(V2_6_24, tracepoints=True)
+
+
+def _old(shape, name="", **changes):
+    """Make the same machine for 2.6.24: reserved pageblocks for HIGHATOMIC, hot and cold lists."""
+    zones = tuple(
+        replace(
+            zone,
+            wmark=[zone.wmark[0], zone.wmark[1], zone.wmark[2], 0],
+            lowmem_reserve=zone.lowmem_reserve[:4],
+            cold_high=zone.high // 3,
+            cold_batch=max(1, zone.batch // 2),
+        )
+        for zone in shape.zones
+    )
+    letters = {number: text.replace("H", "X") for number, text in shape.letters.items()}
+    old = replace(
+        shape,
+        name=(name or shape.name) + "-2.6.24",
+        zones=zones,
+        letters=letters,
+        names=I386 if shape.names == I386 else X86_64[:4],
+        features=_HOT_COLD,
+    )
+    return replace(old, **changes)
+
+
+_BY_NAME = {shape.name: shape for shape in _ALL}
+_SAME = ("tiny", "dma", "normal", "huge", "far", "absent", "highmem", "movable", "scarce")
+_SAME += ("reserve", "isolated", "hole", "ungrouped")
+_OLD = (
+    *(_old(_BY_NAME[name]) for name in _SAME),
+    _old(_BY_NAME["numa"], zonelist_order="node"),
+    _old(_BY_NAME["numa"], "zone-by-zone", zonelist_order="zone"),
+    _old(
+        _BY_NAME["numa"],  # little low memory, far from most: zone by zone without being told
+        "zone-order",
+        zones=(
+            _zone(0, "DMA32", 0, 256, 8, 3, 12, (0, 0, 20, 20)),
+            _zone(0, "Normal", 256, 1024, 20, 7, 30, (0, 0, 0, 0)),
+            _zone(1, "Normal", 1024, 1792, 20, 7, 30, (0, 0, 0, 0)),
+        ),
+        letters={},
+        free=((0, 1790),),
+    ),
+)
+
+
+def newer(shape: Shape) -> Shape:
+    """The same machine with a kernel that follows the rules of 6.12."""
+    of_6_12 = ("letters", "zone_dma32", "cma", "pcp_thp")
+    features = replace(V612, **{name: getattr(shape.features, name) for name in of_6_12})
+    zones = tuple(replace(z, high_max=3 * z.high + 8 * z.batch) for z in shape.zones)
+    return replace(shape, name=f"{shape.name} 6.12", features=features, zones=zones)
+
+
+SHAPES = {shape.name: shape for shape in (*_ALL, *_OLD, *map(newer, _ALL))}

@@ -15,10 +15,11 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from tests.model.numa import NodeOrder
 from tests.property.pair import GFP, Pair, random_ops
+from tests.property.pair import REQUESTS as REQUESTS_OF
 from tests.property.shapes import SHAPES
 
 from physmem.lib.errors import BadRequestError
-from physmem.mm.gfp import GFP_6_1, format_gfp, parse_gfp
+from physmem.mm.gfp import TABLES, format_gfp, parse_gfp
 from physmem.mm.zonelist import node_order
 
 CI_OPERATIONS = 105_000
@@ -119,9 +120,22 @@ class PairMachine(RuleBasedStateMachine):
     def drain_batch(self, cpu, zone):
         self.run_op("drain_batch", cpu, zone)
 
+    @rule(cpu=CPUS, seconds=st.integers(1, 4))
+    def tick(self, cpu, seconds):
+        for _ in range(seconds):
+            self.run_op("tick", cpu)
+
     @rule(zone=st.integers(0, 3), active=st.booleans())
     def reclaim(self, zone, active):
         self.run_op("reclaim", zone, active)
+
+    @rule(index=PLACES, cpu=CPUS)
+    def cold(self, index, cpu):
+        self.run_op("cold", index, cpu)
+
+    @rule(zone=st.integers(0, 3), least=st.integers(0, 200))
+    def reserve(self, zone, least):
+        self.run_op("reserve", zone, least)
 
     @rule()
     def copy(self):
@@ -220,11 +234,15 @@ def test_requests_that_no_kernel_would_accept():
 
 
 def test_the_names_of_requests_are_those_of_their_bits():
-    assert [parse_gfp(format_gfp(bits, GFP_6_1)) for bits in GFP] == list(GFP)
+    for kernel, requests in REQUESTS_OF.items():
+        table = TABLES[kernel]
+        assert [parse_gfp(format_gfp(bits, table), table) for bits in requests] == list(requests)
+        assert [table.external(table.internal(bits)) for bits in requests] == list(requests)
 
 
+@pytest.mark.parametrize("local_load", [False, True])
 @pytest.mark.parametrize("seed", range(40))
-def test_node_orders(seed):
+def test_node_orders(seed, local_load):
     rng = Random(seed)
     nodes = rng.randrange(1, 7)
     distance = [[10] * nodes for _ in range(nodes)]
@@ -237,7 +255,7 @@ def test_node_orders(seed):
         distance,
         [node for node in range(nodes) if has_memory[node]],
         [node for node in range(nodes) if has_cpu[node]],
-        load_per_local_node=False,
+        load_per_local_node=local_load,
     ).build()
     wanted = [[node for node in orders[local] if has_memory[node]] for local in range(nodes)]
-    assert node_order(distance, has_memory, has_cpu) == wanted
+    assert node_order(distance, has_memory, has_cpu, local_load=local_load) == wanted

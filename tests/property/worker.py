@@ -6,13 +6,12 @@ import copy
 import msgspec
 import numpy as np
 from tests.property import native
-from tests.property.pair import GFP, plain
+from tests.property.pair import REQUESTS, plain
 
 from physmem.lib.jit import ready
 from physmem.lib.struct import address
+from physmem.mm.gfp import TABLES
 from physmem.mm.state import State
-
-_REQUESTS = np.array(GFP, np.int64)
 
 
 class Worker:
@@ -28,6 +27,9 @@ class Worker:
         self.owned = np.zeros(frames, np.int64)
         self.ctl[native.TARGET] = frames // 2
         self.log = np.zeros(0, np.int64)
+        self.table = TABLES[shape.kernel]
+        inner = [self.table.internal(bits) for bits in REQUESTS[shape.kernel]]
+        self.requests = np.array(inner, np.int64)
 
     @property
     def done(self):
@@ -45,7 +47,7 @@ class Worker:
         """Do operations; an error says that an answer made no sense."""
         h = address(self.machine.tables.memory)
         work = ready(native.work)
-        did = work(h, steps, self.ctl, self.held, self.owned, _REQUESTS, self.log)
+        did = work(h, steps, self.ctl, self.held, self.owned, self.requests, self.log)
         if did != steps:
             frame = int(self.ctl[native.FRAME])
             raise AssertionError(f"frame {frame:#x}: given twice, or refused when freed")
@@ -67,7 +69,7 @@ class Worker:
         events = [plain(event) for event in self.machine.events()]
         for step, entry in enumerate(self.log.reshape(steps, native.LOG_WIDTH).tolist()):
             if entry[0] >= 0:
-                answer = _repeat(twin, entry[:5])
+                answer = _repeat(twin, entry[:5], self.table)
                 assert answer == entry[5], f"step {step}, {entry[:5]}: {entry[5]}, twin {answer}"
         self.log = np.zeros(0, np.int64)
         self.machine.tracing(False)
@@ -76,14 +78,14 @@ class Worker:
         twin.validate()
 
 
-def _repeat(twin, entry):
+def _repeat(twin, entry, table):
     """Carry out a logged operation on the twin; its answer as the log has it."""
     kind, a, b, c, d = entry
     if kind == native.ALLOC:
-        pfn = twin.alloc_pages(a, b, d, nid=c)
+        pfn = twin.alloc_pages(a, table.external(b), d, nid=c)
         return -1 if pfn is None else pfn
     if kind == native.BULK:
-        return len(twin.alloc_bulk(a, b, d, nid=c))
+        return len(twin.alloc_bulk(a, table.external(b), d, nid=c))
     if kind == native.FREE:
         twin.free_pages(a, b, c)
     elif kind == native.DRAIN_BATCH:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from physmem.lib.errors import BadRequestError, BadTraceError
 from physmem.mm import gfp
 from physmem.mm.gfp import GFP_6_1, GFP_6_12, TABLES, decode_gfp, format_gfp, parse_gfp
+from physmem.mm.gfp_bits import GFP_COLD_BIT, GFP_LOCAL_ONLY
 
 PRINTED = (
     ("GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO", 0x140DCA),
@@ -22,7 +23,7 @@ PRINTED = (
 
 @pytest.mark.parametrize(("text", "bits"), PRINTED)
 def test_printed_flags_are_read_and_printed_again(text, bits):
-    for table in TABLES.values():
+    for table in (GFP_6_1, GFP_6_12):
         assert format_gfp(decode_gfp(text, table), table) == text
     if "TRANSHUGE" not in text:
         assert decode_gfp(text, GFP_6_1) == bits
@@ -36,6 +37,36 @@ def test_composites():
     assert (GFP_6_1["GFP_ATOMIC"], GFP_6_12["GFP_ATOMIC"]) == (0xA20, 0x820)
     assert (GFP_6_1["GFP_NOWAIT"], GFP_6_12["GFP_NOWAIT"]) == (0x800, 0x2800)
     assert "__GFP_ATOMIC" not in GFP_6_12.bits
+
+
+def test_the_bits_of_the_oldest_kernel():
+    """Documented values, and what kernels here make of them."""
+    table = TABLES["2.6.24"]
+    written = {
+        "GFP_ATOMIC": 0x20,
+        "GFP_NOWAIT": 0,
+        "GFP_NOIO": 0x10,
+        "GFP_NOFS": 0x50,
+        "GFP_KERNEL": 0xD0,
+        "GFP_TEMPORARY": 0x800D0,
+        "GFP_USER": 0x200D0,
+        "GFP_HIGHUSER": 0x200D2,
+        "GFP_HIGHUSER_MOVABLE": 0x1200D2,
+        "GFP_THISNODE": 0x41200,
+        "__GFP_COLD": 0x100,
+        "__GFP_COMP": 0x4000,
+    }
+    assert {name: table[name] for name in written} == written
+    for name in ("GFP_NOIO", "GFP_NOFS", "GFP_KERNEL", "GFP_USER", "GFP_HIGHUSER_MOVABLE"):
+        assert table.internal(table[name]) == GFP_6_1[name]
+    assert table.internal(0x41200) == GFP_LOCAL_ONLY
+    assert table.internal(0x100) == GFP_COLD_BIT
+    assert table.internal(0x2000 | 1 << 30) == 0  # this Linux has no such bits
+    assert parse_gfp("GFP_KERNEL|__GFP_COLD", table) == 0x1D0
+    assert format_gfp(0x1D0, table) == "GFP_KERNEL|__GFP_COLD"
+    assert format_gfp(0, table) == "none"
+    with pytest.raises(BadRequestError, match=r"__GFP_ATOMIC.* Linux 2\.6\.24"):
+        parse_gfp("__GFP_ATOMIC", table)
 
 
 def test_the_two_kernels_print_differently():

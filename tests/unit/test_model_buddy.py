@@ -304,11 +304,11 @@ def test_highatomic_reserve():
     zone = machine.zones[0]
     assert take(machine, 2, "U") == 0
     assert blocks_of(machine) == "UUMM"
-    zone.reserve_highatomic_pageblock(0)
+    zone.reserve_highatomic_pageblock(0, 2)
     machine.validate()
     assert_lists(machine, "o2/H:[4] o3/H:[8] o4/U:[16] o5/M:[32]")
     assert (blocks_of(machine), zone.nr_reserved_highatomic) == ("HUMM", 16)
-    zone.reserve_highatomic_pageblock(16)  # one block is the limit of so small a zone
+    zone.reserve_highatomic_pageblock(16, 2)  # one block is the limit of so small a zone
     assert blocks_of(machine) == "HUMM"
     give(machine, 0, 2)
     assert_lists(machine, "o4/H:[0] o4/U:[16] o5/M:[32]")  # buddies, but one is set aside

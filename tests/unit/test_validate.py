@@ -300,6 +300,33 @@ BREAKS = [
 ]
 
 
+def other_block(machine):
+    number, _, _, pfn = free_head(machine, at_least=1)
+    assert number == 0
+    machine.tables.pageblock_flags[pfn >> 9] ^= 1
+
+
+def free_count(machine):
+    machine.tables.pageset["free_count"][1] = -1
+
+
+def high_bounds(machine):
+    machine.tables.pageset["high_min"][1] = 1 << 30
+
+
+def alloc_factor(machine):
+    machine.tables.pageset["alloc_factor"][0] = 6
+
+
+BREAKS_6_12 = [
+    (other_block, "block_list"),
+    (counter("nr_free_highatomic"), "nr_free_highatomic"),
+    (free_count, "pcp_lists"),
+    (high_bounds, "pcp_lists"),
+    (alloc_factor, "pcp_lists"),
+]
+
+
 def _label(value):
     return value if isinstance(value, str) else value.__name__
 
@@ -314,8 +341,15 @@ def test_each_break_is_found_and_named(machine, breaks, invariant):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("breaks", "invariant"), BREAKS_6_12, ids=_label)
+def test_a_newer_kernel_knows_more_invariants(breaks, invariant):
+    machine = Machine.build("20MiB", cpus=2, kernel="6.12")
+    machine.validate()
+    test_each_break_is_found_and_named(machine, breaks, invariant)
+
+
 def test_every_invariant_is_broken_somewhere():
-    assert {name for _, name in BREAKS} == set(INVARIANTS)
+    assert {name for _, name in BREAKS + BREAKS_6_12} == set(INVARIANTS)
     documented = mmzone.__doc__[mmzone.__doc__.index("Invariants") :]
     assert all(f"    {name} " in documented for name in INVARIANTS)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from physmem import __version__
-from physmem.cli import demo, import_, info, pagetable, picture, proc, replay, warm
+from physmem.cli import boot, demo, import_, info, pagetable, picture, proc, replay, warm
 
 app = typer.Typer(
     help="Linux physical memory management: import recordings of real kernels and replay them.",
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("boot")(boot.boot)
 app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
 app.command("replay")(replay.replay)

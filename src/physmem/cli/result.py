@@ -74,6 +74,10 @@ def _figures(result: Result) -> str:
         ("other node", result.node_requests, "allocations for another node than the CPU's"),
     ]
     pairs += [(name, f"{count:,} {what}") for name, count, what in odd if count]
+    decays = result.decays
+    if decays.seen or decays.inferred:
+        told = f", {decays.moved:,} of them with the help of an answer" if decays.moved else ""
+        pairs.append(("decays", f"{decays.seen:,} seen, {decays.inferred:,} inferred{told}"))
     return f"{paint('Replay', 'bold')}\n{facts(pairs)}"
 
 

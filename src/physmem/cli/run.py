@@ -54,7 +54,7 @@ class _Reading(threading.Thread):
     def __init__(self, path: Path, *, timed: bool) -> None:
         super().__init__(daemon=True)
         self._path = path
-        self._left_out = {"comm"} if timed else {"comm", "ts"}
+        self._more = ("ts",) if timed else ()
         self._capture: Capture | None = None
         self._error: BaseException | None = None
         self.start()
@@ -62,12 +62,12 @@ class _Reading(threading.Thread):
     def run(self) -> None:
         """Read; an error is kept for `result`."""
         try:
+            from physmem.replay.columns import replay_columns
             from physmem.trace.capture import read_capture
-            from physmem.trace.events import DTYPES
 
-            # As physmem.replay.session.COLUMNS, which must not be waited for here.
-            columns = [name for name in DTYPES if name not in self._left_out]
-            self._capture = read_capture(self._path, columns=columns)
+            self._capture = read_capture(
+                self._path, columns=lambda info: (*replay_columns(info), *self._more)
+            )
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             self._error = error
 

@@ -51,6 +51,10 @@ class CorruptStateError(PhysmemError):
         self.detail = detail
 
 
+class BootAllocError(PhysmemError):
+    """A boot allocator gave up as the kernel would (panic, BUG), or was used after shut-down."""
+
+
 class BadMappingError(PhysmemError, ValueError):
     """A change of a page table that no kernel would make; subclasses name the mistake."""
 

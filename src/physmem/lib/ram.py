@@ -232,6 +232,10 @@ class Ram:
         for start, array in self._overlays:
             yield start, start + len(array)
 
+    def stored(self, paddr: int, size: int) -> bytes:
+        """Copy of bytes of the file itself, under any overlay: for saving."""
+        return self._bytes[paddr : paddr + size].tobytes()
+
     def copy(self) -> "Ram":
         """Independent memory with the same bytes, without overlays; costs what was written."""
         made = Ram(self.size)

@@ -8,9 +8,12 @@ MOVABLE. Booting as a real machine does comes with a later version.
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from physmem.lib.errors import BadMachineError
 from physmem.machine.layout import Layout, zone_names
+from physmem.machine.present_sizes import setup_present_sizes
+from physmem.machine.profiles import ONLY_ON, feature_bits
 from physmem.machine.sizing import (
     PAGE_SHIFT,
     lowmem_reserve,
@@ -21,8 +24,9 @@ from physmem.machine.sizing import (
     watermarks,
 )
 from physmem.machine.tables import MAX_PFN
+from physmem.mm.features import HOT_COLD, MANAGED_PAGES, MERGE_TO_TAIL, PCP_AUTO_TUNING
 from physmem.mm.mmzone import NR_PCP_LISTS, WMARK_HIGH, WMARK_LOW
-from physmem.mm.state import BLOCK_LETTERS, PcpState, State, ZoneState
+from physmem.mm.state import BLOCK_LETTERS, PcpState, State, ZoneState, block_letters
 
 MAX_CPUS = 8192
 MAX_NODES = 64
@@ -73,15 +77,25 @@ def parse_size(size: str | int) -> int:
     return int(match[1]) << _UNITS[match[2].upper()]
 
 
-def plan(memory: str | int, arch: str, nodes: int, cpus: int) -> tuple[State, Layout]:
+def plan(
+    memory: str | int, arch: str, nodes: int, cpus: int, kernel: str = "6.1"
+) -> tuple[State, Layout]:
     """Zones of a machine, all free, still without watermarks and per-CPU sizes.
 
     Raises
     ------
     BadMachineError
-        Not a size, too little or too much of it, an unknown architecture, no CPU, no node.
+        Not a size, too little or too much of it, an unknown architecture or kernel, an
+        architecture that this kernel does not know, no CPU, no node.
     """
+    feature_bits(kernel)
     names = zone_names(arch)
+    features = feature_bits(kernel)
+    if arch not in ONLY_ON.get(kernel, (arch,)):
+        known = ", ".join(ONLY_ON[kernel])
+        raise BadMachineError(f"Linux {kernel} is known on {known} here, not on {arch}")
+    if not features & MANAGED_PAGES:
+        names = tuple(name for name in names if name != "Device")
     shape = ARCHS[arch]
     frames = parse_size(memory) >> PAGE_SHIFT
     for what, number, most in (("nodes", nodes, MAX_NODES), ("cpus", cpus, MAX_CPUS)):
@@ -90,7 +104,8 @@ def plan(memory: str | int, arch: str, nodes: int, cpus: int) -> tuple[State, La
     layout = Layout(
         zone_names=names,
         cpu_node=tuple(cpu * nodes // cpus for cpu in range(cpus)),
-        thp=shape.thp,
+        thp=shape.thp and not features & HOT_COLD,
+        kernel=kernel,
     )
     block = 1 << max(layout.max_order, shape.pageblock_order)
     if frames < (1 if nodes == 1 else nodes * block):
@@ -111,7 +126,10 @@ def plan(memory: str | int, arch: str, nodes: int, cpus: int) -> tuple[State, La
             low = limit
             if first < behind:
                 zones.append(_free_zone(node, name, (first, behind), layout, shape))
-    return State(zones=zones, pageblock_order=shape.pageblock_order), layout
+    letters = block_letters(features, len(BLOCK_LETTERS))
+    state = State(zones=zones, pageblock_order=shape.pageblock_order)
+    state.migratetypes = "" if letters == BLOCK_LETTERS else letters
+    return state, layout
 
 
 def _check_host(frames: int, block: int, memory: str | int) -> None:
@@ -132,8 +150,10 @@ def _free_zone(
     node: int, name: str, span: tuple[int, int], layout: Layout, shape: Arch
 ) -> ZoneState:
     start, end = span
-    free: list[list[list[int]]] = [[[] for _ in BLOCK_LETTERS] for _ in range(layout.max_order + 1)]
-    movable = BLOCK_LETTERS.index("M")
+    features = feature_bits(layout.kernel)
+    letters = block_letters(features, len(BLOCK_LETTERS))
+    free: list[list[list[int]]] = [[[] for _ in letters] for _ in range(layout.max_order + 1)]
+    movable = letters.index("M")
     top = layout.max_order
     pfn = start
     while pfn < end:
@@ -147,6 +167,9 @@ def _free_zone(
         else:
             free[order][movable].append(pfn)
             pfn += 1 << order
+    if not features & MERGE_TO_TAIL:  # a boot frees to HEAD: what comes last is given out first
+        for row in free:
+            row[movable].reverse()
     blocks = -(-end >> shape.pageblock_order) - (start >> shape.pageblock_order)
     return ZoneState(
         node=node,
@@ -177,11 +200,15 @@ def setup_sizes(state: State, layout: Layout, kbytes: int | None = None) -> None
     BadMachineError
         `kbytes` is negative or more than the machine has.
     """
+    if not feature_bits(layout.kernel) & MANAGED_PAGES:
+        setup_present_sizes(state, layout, kbytes)
+        return
     normal = layout.zone_idx("Normal")
     lowmem = [zone for zone in state.zones if layout.zone_idx(zone.name) <= normal]
     total = sum(zone.managed for zone in lowmem)
     if kbytes is not None and not 0 <= kbytes <= total << 2:
         raise BadMachineError(f"min_free_kbytes {kbytes}: the machine has {total << 2} kB")
+    tuned = feature_bits(layout.kernel) & PCP_AUTO_TUNING
     _set_watermarks(state, min_free_kbytes(total) if kbytes is None else kbytes)
     if kbytes is None and layout.thp:
         free = sum(max(0, zone.managed - zone.wmark[WMARK_HIGH]) for zone in lowmem)
@@ -198,13 +225,18 @@ def setup_sizes(state: State, layout: Layout, kbytes: int | None = None) -> None
         local = layout.cpu_node.count(zone.node) or layout.nr_cpus
         zone.pageset_batch = pcp_batch(zone.managed)
         zone.pageset_high = pcp_high(zone.wmark[WMARK_LOW], zone.pageset_batch, local)
+        tuning: dict[str, Any] = {}
+        if tuned:
+            zone.pageset_high_max = pcp_high(zone.managed // 8, zone.pageset_batch, local)
+            tuning = {"high_min": zone.pageset_high, "high_max": zone.pageset_high_max}
         zone.pcp = [
             PcpState(
                 cpu=cpu,
                 count=0,
-                high=zone.pageset_high,
+                high=0 if tuned else zone.pageset_high,
                 batch=zone.pageset_batch,
                 lists=[[] for _ in range(NR_PCP_LISTS)],
+                **tuning,
             )
             for cpu in range(layout.nr_cpus)
         ]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from physmem.mm.mmzone import NONE
+from physmem.mm.state import table_types
 from physmem.mm.tracepoint import EXTFRAG, PCPU_DRAIN, ZONE_LOCKED
 
 LOST = "lost"
@@ -69,8 +70,11 @@ class Consequence(NamedTuple):
         return text
 
 
-def read_trace(trace: NDArray[Any]) -> list[Consequence]:
-    """Take the consequences out of a trace buffer (see `mm.tracepoint`) and empty it."""
+def read_trace(trace: NDArray[Any], letters: str = "") -> list[Consequence]:
+    """Take the consequences out of a trace buffer (see `mm.tracepoint`) and empty it.
+
+    `letters` of the kernel's migratetypes: events have its numbers, the buffer those of the tables.
+    """
     if not len(trace):
         return []
     emitted = int(trace[0])
@@ -86,6 +90,17 @@ def read_trace(trace: NDArray[Any]) -> list[Consequence]:
         )
         for packed in trace[1 : kept + 1].tolist()
     ]
+    types = table_types(letters)
+    if types != sorted(types):
+        found = [_renumbered(event, types) for event in found]
     if kept < emitted:
         found.append(Consequence(LOST, NONE, NONE, NONE, emitted - kept))
     return found
+
+
+def _renumbered(event: Consequence, types: list[int]) -> Consequence:
+    """Event with the kernel's own numbers of migratetypes."""
+    argument = event.argument
+    if event.name == _NAMES[EXTFRAG]:
+        argument = argument & ~0x70 | types.index(event.fallback_migratetype) << 4
+    return event._replace(migratetype=types.index(event.migratetype), argument=argument)

@@ -2,6 +2,7 @@
 """Words for what is known about frames and zones: for messages and for `Machine.zones`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from physmem.lib.jit import ready
 from physmem.lib.struct import address
@@ -9,8 +10,9 @@ from physmem.machine.tables import Tables
 from physmem.mm import mmzone
 from physmem.mm import page_check as check
 from physmem.mm.entry import do_find_block, do_find_zone
+from physmem.mm.lists import find_run
 from physmem.mm.mmzone import HEAD_IN_USE, HEAD_ON_PCP, PG_IN_USE, PG_MOVABLE, PG_PREPARED
-from physmem.mm.state import TYPE_NAMES, TYPE_NAMES_CMA
+from physmem.mm.state import NAME_OF_LETTER, block_letters, table_types
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,27 @@ def frame_state(tables: Tables, names: tuple[str, ...], pfn: int) -> str:
         return f"in use since the state was loaded{movable}, of {where}"
     if flags & PG_PREPARED and not mark:
         return f"being freed in a batch, of {where}"
-    for order in range(int(zone["max_order"]) + 1):
+    max_order = int(zone["max_order"])
+    run = ready(find_run)(address(tables.memory), number, pfn)
+    for order in range(max_order + 1):
         head = pfn >> order << order
         mark = int(tables.mem_map[head]["order"])
+        if order == max_order and run != mmzone.NONE:
+            mark = order + 1
         if mark == order + 1:
-            types = TYPE_NAMES_CMA if int(zone["cma_type"]) != mmzone.NONE else TYPE_NAMES
-            name = types[int(tables.mem_map[head]["mt"])]
+            first = run if order == max_order else head
+            name = _type_name(zone, int(tables.mem_map[first]["mt"]))
             return f"free, in the block of order {order} at {head:#x} on the {name} list of {where}"
         if mark == HEAD_ON_PCP | order:
             at = f"the block of order {order} at {head:#x}"
             return f"on a per-CPU list ({_pcp_list(tables, head)}) in {at}, of {where}"
     return f"neither in use nor on a list, of {where}"
+
+
+def _type_name(zone: Any, mt: int) -> str:
+    """Name of a migratetype as the tables number it."""
+    letters = block_letters(int(zone["features"]), int(zone["isolate_type"]) + 1)
+    return NAME_OF_LETTER[letters[table_types(letters).index(mt)]]
 
 
 def _zone_of(tables: Tables, pfn: int) -> int:

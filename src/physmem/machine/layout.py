@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from physmem.lib.errors import BadMachineError
 
+ZONELIST_ORDERS = ("", "node", "zone")
 ZONE_NAMES = {
     "x86_64": ("DMA", "DMA32", "Normal", "Movable", "Device"),
     "i386": ("DMA", "Normal", "HighMem", "Movable"),
@@ -27,6 +28,9 @@ class Layout:
     thp : blocks of pageblock order go through the per-CPU lists
     watermark_boost_factor : as the sysctl of that name
     kernel : profile whose rules the machine follows (`physmem.machine.profiles`)
+    zonelist_order : "node" or "zone", as the boot parameter numa_zonelist_order; empty: the kernel
+        decides (kernels without ZONE_ORDER know node order only)
+    page_shift : log2 of the bytes of a frame
     """
 
     zone_names: tuple[str, ...]
@@ -36,6 +40,8 @@ class Layout:
     thp: bool = True
     watermark_boost_factor: int = 15000
     kernel: str = "6.1"
+    zonelist_order: str = ""
+    page_shift: int = 12
 
     @property
     def nr_cpus(self) -> int:

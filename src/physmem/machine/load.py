@@ -10,8 +10,11 @@ import numpy as np
 from physmem.lib.errors import BadStateError, CorruptStateError
 from physmem.lib.jit import ready
 from physmem.lib.struct import address
+from physmem.machine.hot_cold import fill_cold, read_cold, remembered
 from physmem.machine.tables import Tables, nr_pageblocks
 from physmem.mm import mmzone
+from physmem.mm.features import HOT_COLD, ISOLATED_IS_FREE, PCP_AUTO_TUNING
+from physmem.mm.hot_cold import NR_HOT_COLD_LISTS
 from physmem.mm.lists import (
     fill_free_list,
     fill_pcp_list,
@@ -21,8 +24,19 @@ from physmem.mm.lists import (
     read_list,
 )
 from physmem.mm.pageblock import NO_TYPE
-from physmem.mm.state import NO_MEMORY, PcpState, State, ZoneState
+from physmem.mm.state import (
+    BLOCK_LETTERS,
+    BLOCK_LETTERS_CMA,
+    NO_MEMORY,
+    PcpState,
+    State,
+    ZoneState,
+    block_letters,
+    table_types,
+)
 
+TUNING = ("high_min", "high_max", "alloc_factor", "free_count", "flags")
+"""Fields of `PcpState` and `PerCpuPages` that only kernels with auto-tuning have."""
 _FIRST_THP_LIST = 12
 _UNKNOWN = 254
 
@@ -43,20 +57,27 @@ def fill_tables(tables: Tables, state: State, movable: Iterable[tuple[int, int]]
     h = address(tables.memory)
     ready(init_lists)(h, int(tables.memory[0]["max_pfn"]))
     for number, zone in enumerate(state.zones):
-        _fill_pageblocks(tables, number, zone, state)
+        fill_pageblocks(tables, number, zone, state)
         _fill_free_lists(tables, number, zone, state)
-        _fill_pagesets(tables, number, zone)
+        fill_pageset(tables, number, zone)
         for pcp in zone.pcp:
-            _fill_pcp(tables, number, zone, pcp)
+            _fill_pcp(tables, number, zone, pcp, state.letters)
     _mark_in_use(tables, state)
     mark = ready(mark_movable)
     for start, count in movable:
         mark(h, start, start + count)
 
 
-def _fill_pageblocks(tables: Tables, number: int, zone: ZoneState, state: State) -> None:
+def fill_pageblocks(tables: Tables, number: int, zone: ZoneState, state: State) -> None:
+    """Migratetypes of a zone's pageblocks from their letters.
+
+    Raises
+    ------
+    BadStateError
+        Too many letters or too few, or one that stands for no migratetype.
+    """
     types = np.full(256, _UNKNOWN, np.uint8)
-    for mt, letter in enumerate(state.letters):
+    for mt, letter in zip(table_types(state.letters), state.letters, strict=True):
         types[ord(letter)] = mt
     types[ord(NO_MEMORY)] = NO_TYPE
     letters = np.frombuffer(zone.pageblocks.encode("ascii", "replace"), np.uint8)
@@ -72,7 +93,8 @@ def _fill_pageblocks(tables: Tables, number: int, zone: ZoneState, state: State)
     first = sum(nr_pageblocks(tables.zones[lower]) for lower in range(number))
     tables.pageblock_flags[first : first + blocks] = mts
     isolated = int(tables.zones[number]["isolate_type"])
-    tables.zones[number]["nr_isolate_pageblock"] = int((mts == isolated).sum())
+    if not int(tables.zones[number]["features"]) & ISOLATED_IS_FREE:
+        tables.zones[number]["nr_isolate_pageblock"] = int((mts == isolated).sum())
 
 
 def _heads(tables: Tables, zone: ZoneState, order: int, members: list[int], what: str) -> Any:
@@ -116,9 +138,10 @@ def _fill_free_lists(tables: Tables, number: int, zone: ZoneState, state: State)
     if len(zone.free) != orders or any(len(row) != state.nr_migratetypes for row in zone.free):
         msg = f"zone {zone.name}: {len(zone.free)} orders of free lists, this machine has {orders}"
         raise BadStateError(msg)
+    ours = table_types(state.letters)
     for order, row in enumerate(zone.free):
-        for mt, members in enumerate(row):
-            what = f"free list {order}/{state.letters[mt]}"
+        for mt, letter, members in zip(ours, state.letters, row, strict=True):
+            what = f"free list {order}/{letter}"
             pfns = _heads(tables, zone, order, members, what)
             _check_new(zone, fill(h, number, order, mt, pfns), what)
 
@@ -143,15 +166,23 @@ def _mark_in_use(tables: Tables, state: State) -> None:
             raise BadStateError(msg)
 
 
-def _fill_pagesets(tables: Tables, number: int, zone: ZoneState) -> None:
+def fill_pageset(tables: Tables, number: int, zone: ZoneState) -> None:
     """Sizes of the per-CPU lists, for CPUs that the state does not mention."""
     nr_cpus = int(tables.memory[0]["nr_cpus"])
     records = tables.pageset[number * nr_cpus : (number + 1) * nr_cpus]
-    records["high"] = max(zone.pageset_high, 0)
+    high = max(zone.pageset_high, 0)
+    records["high"] = high
     records["batch"] = max(zone.pageset_batch, 1)
+    if int(tables.zones[number]["features"]) & HOT_COLD:
+        records["cold_high"] = max(zone.pageset_high, 0) // 3
+        records["cold_batch"] = max(zone.pageset_batch // 2, 1)
+    if int(tables.zones[number]["features"]) & PCP_AUTO_TUNING:
+        records["high"] = 0
+        records["high_min"] = high
+        records["high_max"] = high if zone.pageset_high_max is None else zone.pageset_high_max
 
 
-def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> None:
+def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState, letters: str) -> None:
     h = address(tables.memory)
     nr_cpus = int(tables.memory[0]["nr_cpus"])
     if not 0 <= pcp.cpu < nr_cpus:
@@ -166,7 +197,12 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> No
     record = tables.pageset[number * nr_cpus + pcp.cpu]
     record["high"] = pcp.high
     record["batch"] = pcp.batch
+    hot_cold = int(tables.zones[number]["features"]) & HOT_COLD
+    if hot_cold:
+        fill_cold(record, zone, pcp)
     record["free_factor"] = pcp.free_factor or 0
+    if int(tables.zones[number]["features"]) & PCP_AUTO_TUNING:
+        _fill_tuning(record, zone, pcp)
     block_order = int(tables.zones[number]["pageblock_order"])
     first_block = int(tables.zones[number]["first_block"])
     base = sum(nr_pageblocks(tables.zones[lower]) for lower in range(number))
@@ -181,7 +217,10 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> No
         if pindex >= _FIRST_THP_LIST:
             mt = mmzone.MIGRATE_MOVABLE if pindex > _FIRST_THP_LIST else mmzone.MIGRATE_UNMOVABLE
         cached = np.full(len(pfns), mt, np.uint8)
-        if mt == mmzone.MIGRATE_MOVABLE and len(pfns):
+        if hot_cold:
+            types = tables.pageblock_flags[base + (pfns >> block_order) - first_block]
+            cached = remembered(zone, pcp, pindex, types, letters)
+        elif mt == mmzone.MIGRATE_MOVABLE and len(pfns):
             types = tables.pageblock_flags[base + (pfns >> block_order) - first_block]
             cached = np.where(types >= mmzone.MIGRATE_PCPTYPES, types, cached)
         tables.mem_map["mt"][pfns] = cached
@@ -189,6 +228,20 @@ def _fill_pcp(tables: Tables, number: int, zone: ZoneState, pcp: PcpState) -> No
         msg = (
             f"zone {zone.name}, cpu {pcp.cpu}: count {pcp.count}, but {int(record['count'])}"
             " frames are on the lists; record the state again"
+        )
+        raise BadStateError(msg)
+
+
+def _fill_tuning(record: Any, zone: ZoneState, pcp: PcpState) -> None:
+    """What a kernel with auto-tuning keeps; what a state does not tell is as at boot."""
+    for name in TUNING:
+        value = getattr(pcp, name)
+        if value is not None:
+            record[name] = value
+    if not 0 <= int(record["high_min"]) <= int(record["high_max"]):
+        msg = (
+            f"zone {zone.name}, cpu {pcp.cpu}: high_min {int(record['high_min'])}, high_max"
+            f" {int(record['high_max'])} are impossible"
         )
         raise BadStateError(msg)
 
@@ -223,14 +276,17 @@ def read_tables(tables: Tables, zone_names: tuple[str, ...], nr_migratetypes: in
     reader = _Reader(tables)
     block_order = int(tables.memory[0]["pageblock_order"])
     state = State(zones=[], pageblock_order=block_order)
+    types_of = block_letters(int(tables.memory[0]["features"]), nr_migratetypes)
+    if types_of not in (BLOCK_LETTERS, BLOCK_LETTERS_CMA):
+        state.migratetypes = types_of
     block = 0
     for number, zone in enumerate(tables.zones):
         blocks = nr_pageblocks(zone)
         types = tables.pageblock_flags[block : block + blocks]
         block += blocks
-        state.zones.append(_read_zone(tables, reader, number, zone_names, nr_migratetypes))
+        state.zones.append(_read_zone(tables, reader, number, zone_names, types_of))
         letters = np.full(256, ord(NO_MEMORY), np.uint8)
-        letters[: len(state.letters)] = np.frombuffer(state.letters.encode(), np.uint8)
+        letters[table_types(types_of)] = np.frombuffer(types_of.encode(), np.uint8)
         state.zones[-1].pageblocks = letters[types].tobytes().decode()
     return state
 
@@ -240,7 +296,7 @@ def _read_zone(
     reader: _Reader,
     number: int,
     zone_names: tuple[str, ...],
-    nr_migratetypes: int,
+    letters: str,
 ) -> ZoneState:
     zone = tables.zones[number]
     nr_cpus = int(tables.memory[0]["nr_cpus"])
@@ -248,15 +304,28 @@ def _read_zone(
     areas = zone["free_area"][: int(zone["max_order"]) + 1]
     pagesets = tables.pageset[number * nr_cpus : (number + 1) * nr_cpus]
 
+    hot_cold = int(zone["features"]) & HOT_COLD
+    tuned = int(zone["features"]) & PCP_AUTO_TUNING
+    types = table_types(letters)
+
     def pcp(cpu: int, record: Any) -> PcpState:
         heads = record["head"].tolist()
+        if hot_cold:
+            del heads[NR_HOT_COLD_LISTS:]
+        lists = [reader.members(head, f"zone {name}, cpu {cpu}") for head in heads]
+        more: dict[str, Any] = {}
+        if hot_cold:
+            more = read_cold(tables, record, lists, letters)
+        elif tuned:
+            more = {field: int(record[field]) for field in TUNING}
         return PcpState(
             cpu=cpu,
             count=int(record["count"]),
             high=int(record["high"]),
             batch=int(record["batch"]),
-            free_factor=int(record["free_factor"]),
-            lists=[reader.members(head, f"zone {name}, cpu {cpu}") for head in heads],
+            free_factor=None if tuned else int(record["free_factor"]),
+            lists=lists,
+            **more,
         )
 
     return ZoneState(
@@ -270,12 +339,13 @@ def _read_zone(
         boost=int(zone["watermark_boost"]),
         highatomic=int(zone["nr_reserved_highatomic"]),
         lowmem_reserve=zone["lowmem_reserve"][: len(zone_names)].tolist(),
-        pageset_high=int(pagesets[0]["high"]),
+        pageset_high=int(pagesets[0]["high_min" if tuned else "high"]),
+        pageset_high_max=int(pagesets[0]["high_max"]) if tuned else None,
         pageset_batch=int(pagesets[0]["batch"]),
         free=[
             [
                 reader.members(head, f"zone {name}, order {order}")
-                for head in area["head"][:nr_migratetypes].tolist()
+                for head in area["head"][types].tolist()
             ]
             for order, area in enumerate(areas)
         ],

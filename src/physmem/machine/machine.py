@@ -2,41 +2,43 @@
 """A simulated machine: its memory, to be asked for and given back from Python."""
 
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from physmem.lib.errors import BadFreeError, BadRequestError, OutOfMemoryError
+from physmem.lib.errors import BadFreeError, BadRequestError
 from physmem.lib.jit import ready
-from physmem.lib.ram import Ram
-from physmem.lib.struct import address
 from physmem.machine.buffers import reserve
 from physmem.machine.build import grouping_disabled, plan, setup_sizes
 from physmem.machine.consequences import Consequence, read_trace
-from physmem.machine.describe import ZoneInfo, frame_state, free_counts, why_not_free, zone_info
+from physmem.machine.describe import why_not_free
+from physmem.machine.handover import Handover, hand_over
 from physmem.machine.layout import Layout
-from physmem.machine.load import fill_tables, read_tables
+from physmem.machine.load import fill_tables
 from physmem.machine.memory_bytes import MachineMemory
-from physmem.machine.sizing import PAGE_SHIFT
+from physmem.machine.origin import Origin
+from physmem.machine.profiles import feature_bits
+from physmem.machine.reading import Reading
 from physmem.machine.store import open_tables, save_tables
-from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
+from physmem.machine.tables import TRACE_EVENTS, build_tables
 from physmem.machine.validate import validate_tables
-from physmem.mm.compare import compare_states
-from physmem.mm.entry import do_alloc_pages, do_alloc_pages_bulk, do_drain, do_free_pages
-from physmem.mm.gfp import GFP_6_1, format_gfp, parse_gfp
+from physmem.mm.entry import (
+    do_alloc_pages_bulk,
+    do_drain,
+    do_free_cold_page,
+    do_setup_reserve,
+    do_tick,
+)
+from physmem.mm.features import HOT_COLD, RESERVE_BLOCKS
 from physmem.mm.gfp_bits import GFP_ACCOUNT_BIT
-from physmem.mm.mmzone import HEAD_IN_USE, NONE, PG_IN_USE, PG_MOVABLE
+from physmem.mm.mmzone import NONE
 from physmem.mm.page_check import OUTSIDE
-from physmem.mm.state import State
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from physmem.mm.state import State, block_letters
 
 
-class Machine(MachineMemory):
+class Machine(Reading, MachineMemory):
     """The memory of one computer and the page allocator at work in it.
 
     Make one with `Machine.build`, `Machine.from_state`, `physmem.load` or `open_machine`. Machines
@@ -53,20 +55,6 @@ class Machine(MachineMemory):
 
     Linux: pg_data_t, struct zone, include/linux/mmzone.h; the API of mm/page_alloc.c (6.1)
     """
-
-    def __init__(self, tables: Tables, layout: Layout, nr_migratetypes: int) -> None:
-        self.tables = tables
-        self.layout = layout
-        self.nr_migratetypes = nr_migratetypes
-        self._h = address(tables.memory)
-        self._max_order = layout.max_order
-        self._nr_cpus = layout.nr_cpus
-        self._nr_nodes = len(tables.zonelist) // len(tables.zones)
-        self._cpu_node = layout.cpu_node
-        self._gfp: dict[Hashable, int] = {}
-        self._ram: Ram | None = None
-        self._alloc = ready(do_alloc_pages)
-        self._free = ready(do_free_pages)
 
     # -- making one -------------------------------------------------------------------------------
 
@@ -101,8 +89,9 @@ class Machine(MachineMemory):
         nodes: int = 1,
         cpus: int = 1,
         min_free_kbytes: int | None = None,
+        kernel: str = "6.1",
     ) -> "Machine":
-        """Machine with all memory free, every pageblock MOVABLE, and the sizes of Linux 6.1.
+        """Machine with all memory free, every pageblock MOVABLE, and the sizes that Linux chooses.
 
         Zones are those of the architecture, split evenly among nodes; watermarks, reserves and
         per-CPU lists follow the rules of a kernel that starts with all of this memory. It is no
@@ -119,6 +108,9 @@ class Machine(MachineMemory):
             CPUs are spread over the nodes.
         min_free_kbytes : int, optional
             Reserve as an administrator would set it (sysctl vm.min_free_kbytes).
+        kernel : str
+            Linux whose rules the machine follows: one of `physmem.machine.profiles.PROFILES`. With
+            2.6.24, some pageblocks are set aside at once (MIGRATE_RESERVE).
 
         Raises
         ------
@@ -129,8 +121,11 @@ class Machine(MachineMemory):
         --------
         >>> [zone.name for zone in Machine.build("8GiB", cpus=4).zones]
         ['DMA', 'DMA32', 'Normal']
+        >>> old = Machine.build("1GiB", arch="i386", kernel="2.6.24")
+        >>> old.alloc_pages(gfp="GFP_HIGHUSER_MOVABLE|__GFP_COLD") == (1 << 18) - 1024
+        True
         """
-        state, layout = plan(memory, arch, nodes, cpus)
+        state, layout = plan(memory, arch, nodes, cpus, kernel)
         setup_sizes(state, layout, min_free_kbytes)
         ungrouped = grouping_disabled(state)
         if ungrouped:
@@ -138,13 +133,28 @@ class Machine(MachineMemory):
                 zone.pageblocks = zone.pageblocks.replace("M", "U")
         machine = cls.from_state(state, layout)
         machine.tables.zones["grouping_disabled"] = int(ungrouped)
+        if feature_bits(kernel) & RESERVE_BLOCKS:
+            for number in range(len(state.zones)):
+                ready(do_setup_reserve)(machine._h, number)  # noqa: SLF001 - our own
         return machine
+
+    @classmethod
+    def from_boot(cls, plan: Handover) -> "Machine":
+        """Machine as a start-up leaves it; `physmem.boot` makes the plan.
+
+        Raises
+        ------
+        BadMachineError
+            The boot allocator's memory and the zones do not fit together.
+        """
+        tables = hand_over(plan)
+        origin = Origin(tuple(sorted(plan.reserved)), tuple(plan.mem_map))
+        return cls(tables, plan.layout, plan.state.nr_migratetypes, origin, plan.ram)
 
     def copy(self) -> "Machine":
         """Independent machine in the same state (a traced one stays traced)."""
-        made = Machine(self.tables.copy(), self.layout, self.nr_migratetypes)
-        made._ram = None if self._ram is None else self._ram.copy()
-        return made
+        ram = None if self._ram is None else self._ram.copy()
+        return Machine(self.tables.copy(), self.layout, self.nr_migratetypes, self.origin, ram)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the machine to a file that `open_machine` reads; it appears whole or not at all.
@@ -154,7 +164,7 @@ class Machine(MachineMemory):
         OSError
             The file cannot be written.
         """
-        save_tables(self.tables, self.layout, path)
+        save_tables(self.tables, self.layout, path, self.origin, self._ram)
 
     # -- the allocator ----------------------------------------------------------------------------
 
@@ -173,7 +183,7 @@ class Machine(MachineMemory):
         order : int
             0 .. `layout.max_order`.
         gfp : str or int
-            Flags as names joined by "|", or their bits as in Linux 6.1.
+            Flags as names joined by "|", or their bits, as in the machine's Linux.
         cpu : int
             CPU that asks: its per-CPU lists are used.
         node : int, optional
@@ -235,10 +245,11 @@ class Machine(MachineMemory):
             frames_got += [pfn] if pfn >= 0 else []
         return frames_got
 
-    def free_pages(self, pfn: int, order: int = 0, *, cpu: int = 0) -> None:
+    def free_pages(self, pfn: int, order: int = 0, *, cpu: int = 0, cold: bool = False) -> None:
         """Give back 2**order frames that were allocated together.
 
-        Frames that were in use in a loaded state can be freed in blocks of any order.
+        Frames that were in use in a loaded state can be freed in blocks of any order. A single
+        frame that no CPU has in its cache is `cold`, for kernels with a cold list.
 
         Raises
         ------
@@ -246,20 +257,29 @@ class Machine(MachineMemory):
             Double free, never allocated, outside memory, misaligned or another order than it was
             allocated with. The message says what the frame is now; nothing was changed.
         BadRequestError
-            No such order or CPU.
+            No such order or CPU; `cold` on a kernel without a cold list, or of several frames.
 
-        Linux: __free_pages(), mm/page_alloc.c (6.1)
+        Linux: __free_pages(), mm/page_alloc.c (6.1); free_cold_page(), mm/page_alloc.c (2.6.24)
         """
         if not pfn.__class__ is order.__class__ is cpu.__class__ is int:
             order, cpu, pfn = self._order(order), self._cpu(cpu), self._integer("pfn", pfn)
         try:
-            code = self._free(self._h, pfn, order, cpu)
+            code = (
+                self._free_cold(pfn, order, cpu) if cold else self._free(self._h, pfn, order, cpu)
+            )
         except OverflowError:
             code = OUTSIDE
         if code:
             order, _ = self._order(order), self._cpu(cpu)
             message = why_not_free(self.tables, self.layout.zone_names, (pfn, order), code)
             raise BadFreeError(message)
+
+    def _free_cold(self, pfn: int, order: int, cpu: int) -> int:
+        if not feature_bits(self.layout.kernel) & HOT_COLD:
+            raise BadRequestError(f"cold: Linux {self.layout.kernel} has no cold per-CPU list")
+        if self._order(order) != 0:
+            raise BadRequestError(f"order {order}: only single frames go to the cold list")
+        return ready(do_free_cold_page)(self._h, pfn, cpu)
 
     def drain(self, cpu: int | None = None, zone: str | int | None = None) -> None:
         """Give the blocks on per-CPU lists back to the free lists.
@@ -284,70 +304,33 @@ class Machine(MachineMemory):
             for each in cpus:
                 run(self._h, number, each, True)  # noqa: FBT003 - kernels take positions
 
-    # -- looking at it ----------------------------------------------------------------------------
+    def tick(self, cpu: int | None = None) -> None:
+        """Let a second pass for one CPU or all: per-CPU lists that size themselves decay.
 
-    @property
-    def zones(self) -> tuple[ZoneInfo, ...]:
-        """Every zone as it is now, nodes ascending, zones of a node from low to high."""
-        names = self.layout.zone_names
-        return tuple(zone_info(self.tables, n, names) for n in range(len(self.tables.zones)))
+        Nothing happens on a machine whose kernel does not do so (6.1).
 
-    @property
-    def nr_free_pages(self) -> int:
-        """Frames on the free lists of all zones (those on per-CPU lists are not among them)."""
-        return int(self.tables.zones["nr_free_pages"].sum())
-
-    @property
-    def ram(self) -> Ram:
-        """The machine's memory as bytes, by physical address; nothing is touched until written."""
-        if self._ram is None:
-            self._ram = Ram(int(self.tables.memory[0]["max_pfn"]) << PAGE_SHIFT)
-        return self._ram
-
-    @property
-    def memory_use(self) -> int:
-        """Bytes of address space that the tables take; parts never touched need no RAM."""
-        return self.tables.nbytes
-
-    @property
-    def bytes_per_page(self) -> float:
-        """Bytes of tables per simulated frame: 16 for the frame itself, the rest shared."""
-        return self.memory_use / int(self.tables.zones["spanned_pages"].sum())
-
-    def snapshot(self) -> State:
-        """State of all lists as plain data, equal in form to a recorded one."""
-        return read_tables(self.tables, self.layout.zone_names, self.nr_migratetypes)
-
-    def frame(self, pfn: int) -> str:
-        """What a frame is now, in words.
+        Raises
+        ------
+        BadRequestError
+            No such CPU.
 
         Examples
         --------
-        >>> Machine.build("64MiB").frame(0x1001)
-        'free, in the block of order 10 at 0x1000 on the Movable list of node 0, zone DMA32'
+        >>> machine = Machine.build("64MiB", kernel="6.12")
+        >>> for pfn in machine.alloc_pages_bulk(600):
+        ...     machine.free_pages(pfn)
+        >>> before = machine.nr_free_pages
+        >>> for second in range(20):
+        ...     machine.tick()
+        >>> machine.nr_free_pages > before
+        True
+
+        Linux: vmstat_update(), mm/vmstat.c (6.12)
         """
-        return frame_state(self.tables, self.layout.zone_names, self._integer("pfn", pfn))
+        for each in range(self._nr_cpus) if cpu is None else [self._cpu(cpu)]:
+            ready(do_tick)(self._h, each)
 
-    def buddyinfo(self) -> str:
-        """Text of /proc/buddyinfo, byte for byte as the kernel prints it."""
-        from physmem.views.buddyinfo import buddyinfo
-
-        return buddyinfo(self.snapshot())
-
-    def pagetypeinfo(self) -> str:
-        """Text of /proc/pagetypeinfo, byte for byte as the kernel prints it."""
-        from physmem.views.pagetypeinfo import pagetypeinfo
-
-        return pagetypeinfo(self.snapshot())
-
-    def free_blocks(self) -> "pa.Table":
-        """Every free block as a row of an Arrow table.
-
-        Columns: node, zone, order, migratetype, position on its list (0 is the head), pfn.
-        """
-        from physmem.views.table import to_arrow
-
-        return to_arrow(self.snapshot(), "chunks")
+    # -- tracing and checking ----------------------------------------------------------------------
 
     def tracing(self, on: bool = True) -> None:  # noqa: FBT001, FBT002 - one switch
         """Start to collect what requests cause, with room for 262,143 events; or stop."""
@@ -367,7 +350,8 @@ class Machine(MachineMemory):
         >>> machine.events()[-1]
         mm_page_alloc_zone_locked: pfn=0x1000 order=4 migratetype=0 percpu_refill=0
         """
-        return read_trace(self.tables.trace)
+        features = feature_bits(self.layout.kernel)
+        return read_trace(self.tables.trace, block_letters(features, self.nr_migratetypes))
 
     def validate(self) -> None:
         """Check every invariant that `physmem.mm.mmzone` lists.
@@ -379,119 +363,6 @@ class Machine(MachineMemory):
         """
         validate_tables(self.tables, self.layout.zone_names)
 
-    # -- comparing --------------------------------------------------------------------------------
-
-    def differences(self, other: "Machine") -> tuple[str, ...]:
-        """Lines about what differs, at most some twenty; empty when the machines are equal."""
-        if self.layout != other.layout:
-            return (f"layout: {self.layout}, the other has {other.layout}",)
-        mine, theirs = self.snapshot(), other.snapshot()
-        lines = list(compare_states(mine, theirs).differences)
-        if not lines and mine != theirs:
-            lines += [
-                f"Node {a.node}, zone {a.name}, {field}: {getattr(a, field)}, {getattr(b, field)}"
-                for a, b in zip(mine.zones, theirs.zones, strict=True)
-                for field in a.__struct_fields__
-                if getattr(a, field) != getattr(b, field)
-            ]
-        if not lines:
-            pfns = np.flatnonzero(self._use() != other._use())  # noqa: SLF001 - the same class
-            if len(pfns):
-                pfn = int(pfns[0])
-                lines.append(
-                    f"frame {pfn:#x}: {self.frame(pfn)}; {other.frame(pfn)}"
-                    f" ({len(pfns)} frames differ in their use)"
-                )
-        return tuple(lines[:20])
-
-    def __eq__(self, other: object) -> bool:
-        """Equal lists, counters and sizes, and the same frames in use in the same blocks."""
-        if not isinstance(other, Machine):
-            return NotImplemented
-        return not self.differences(other)
-
-    __hash__ = None  # type: ignore[assignment]  # it changes with every request
-
-    def _use(self) -> Any:
-        """For each frame: flags that say how it is used, and order of the block it begins."""
-        frames = self.tables.mem_map[: int(self.tables.memory[0]["max_pfn"])]
-        use = frames["flags"] & (PG_IN_USE | PG_MOVABLE)
-        marks = frames["order"]
-        return use.astype(np.uint16) << 8 | np.where(marks & HEAD_IN_USE, marks, 0)
-
-    # -- arguments --------------------------------------------------------------------------------
-
-    def _integer(self, what: str, value: Any) -> int:
-        try:
-            return index(value)
-        except TypeError:
-            raise BadRequestError(f"{what} {value!r}: a whole number is needed") from None
-
-    def _order(self, order: Any) -> int:
-        number = self._integer("order", order)
-        if not 0 <= number <= self._max_order:
-            raise BadRequestError(f"order {number}: this machine has orders 0 .. {self._max_order}")
-        return number
-
-    def _cpu(self, cpu: Any) -> int:
-        number = self._integer("cpu", cpu)
-        if not 0 <= number < self._nr_cpus:
-            raise BadRequestError(f"cpu {number}: this machine has cpus 0 .. {self._nr_cpus - 1}")
-        return number
-
-    def _node(self, node: Any) -> int:
-        number = self._integer("node", node)
-        if not 0 <= number < self._nr_nodes:
-            raise BadRequestError(
-                f"node {number}: this machine has nodes 0 .. {self._nr_nodes - 1}"
-            )
-        return number
-
-    def _parse(self, gfp: Any) -> int:
-        if not isinstance(gfp, str):
-            gfp = self._integer("gfp", gfp)
-        bits = self._gfp[gfp] = parse_gfp(gfp)
-        return bits
-
-    def _zone_numbers(self, zone: str | int | None) -> list[int]:
-        names = [info.name for info in self.zones]
-        if zone is None:
-            return list(range(len(names)))
-        if isinstance(zone, str):
-            numbers = [number for number, name in enumerate(names) if name == zone]
-        else:
-            number = self._integer("zone", zone)
-            numbers = [number] if 0 <= number < len(names) else []
-        if not numbers:
-            known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
-            raise BadRequestError(f"zone {zone!r}: this machine has {known}")
-        return numbers
-
-    def _refused(self, order: int, bits: int, cpu: int, node: int | None) -> OutOfMemoryError:
-        nid = self._node(self._cpu_node[cpu] if node is None else node)
-        request = f"alloc_pages(order={order}, gfp={format_gfp(bits, GFP_6_1)}, {cpu=}, node={nid})"
-        return OutOfMemoryError(f"{request}: no zone can serve it; {free_counts(self.zones)}")
-
-    def __repr__(self) -> str:
-        from physmem.views.blocks import size_text
-
-        zones = self.tables.zones
-        frames = int(zones["spanned_pages"].sum())
-        nodes = len(set(zones["node"].tolist()))
-        parts = [
-            f"{number} {word}{'s' if number != 1 else ''}"
-            for number, word in ((len(zones), "zone"), (nodes, "node"), (self._nr_cpus, "cpu"))
-        ]
-        return (
-            f"Machine({size_text(frames)} in {parts[0]}, {parts[1]}, {parts[2]}: "
-            f"{self.nr_free_pages} of {frames} frames free)"
-        )
-
-    def _repr_html_(self) -> str:
-        from physmem.views.html import state_html
-
-        return state_html(self.snapshot())
-
 
 def open_machine(path: str | os.PathLike[str]) -> Machine:
     """Machine from a file that `Machine.save` wrote.
@@ -501,5 +372,5 @@ def open_machine(path: str | os.PathLike[str]) -> Machine:
     BadInputError
         No such file, not a machine, damaged, cut off, or written by a newer physmem.
     """
-    tables, layout = open_tables(path)
-    return Machine(tables, layout, int(tables.zones[0]["isolate_type"]) + 1)
+    tables, layout, origin, ram = open_tables(path)
+    return Machine(tables, layout, int(tables.zones[0]["isolate_type"]) + 1, origin, ram)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from physmem.lib.errors import BadRequestError, PageFaultError
 from physmem.lib.ram import Ram
+from physmem.machine.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,7 @@ class MachineMemory:
     """What a machine can do with its bytes. `Machine` is one."""
 
     _h: int
+    layout: Layout
     _page_table: "PageTable | None" = None
 
     if TYPE_CHECKING:
@@ -138,10 +140,9 @@ class MachineMemory:
 
     def table_source(self) -> "Buddy":
         """The machine's page allocator as a source of table pages."""
-        from physmem.machine.sizing import PAGE_SHIFT
         from physmem.pgtable.source import Buddy
 
-        return Buddy(self._h, frame_shift=PAGE_SHIFT)
+        return Buddy(self._h, frame_shift=self.layout.page_shift)
 
     def map_memory(self, fmt: str = "x86_64", *, largest: int | None = None) -> "PageTable":
         """Make the kernel's page table, with a direct map of all memory; tables cost frames.

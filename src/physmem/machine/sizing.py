@@ -103,9 +103,17 @@ def pcp_batch(managed: int) -> int:
     return max((1 << (grown.bit_length() - 1)) - 1, 1)
 
 
-def pcp_high(low_watermark: int, batch: int, nr_local_cpus: int) -> int:
+def pcp_high(share: int, batch: int, nr_local_cpus: int) -> int:
     """Frames on a CPU's lists at which they are drained.
 
-    Linux: zone_highsize(), mm/page_alloc.c (6.1)
+    `share` is the low watermark; for the upper bound of lists that size themselves, an eighth of
+    the zone.
+
+    Examples
+    --------
+    >>> pcp_high(825, 31, 1), pcp_high(112936 // 8, 31, 1)
+    (825, 14117)
+
+    Linux: zone_highsize(), mm/page_alloc.c (6.1, 6.12)
     """
-    return max(low_watermark // max(nr_local_cpus, 1), 4 * batch)
+    return max(share // max(nr_local_cpus, 1), 4 * batch)

@@ -23,16 +23,20 @@ from numpy.typing import NDArray
 
 from physmem.lib.errors import BadInputError, CorruptStateError
 from physmem.lib.output import replace_file
+from physmem.lib.ram import Ram
 from physmem.lib.struct import dtype_of
-from physmem.machine.buffers import load_chunks, reserve, written_chunks
+from physmem.machine.buffers import CHUNK, load_chunks, reserve, written_chunks
 from physmem.machine.layout import Layout
+from physmem.machine.origin import Origin
+from physmem.machine.profiles import feature_bits
 from physmem.machine.tables import Tables, nr_heads, nr_pageblocks
 from physmem.machine.validate import validate_tables
 from physmem.mm import mmzone
 from physmem.mm.mmzone import Memory, Page, PerCpuPages, Zone, Zoneref
 
-FORMAT = 1
+FORMAT = 2
 _HEADER = "physmem-machine.json"
+_RAM_PART = 16 << 20
 _DTYPES: dict[str, Any] = {
     "memory": dtype_of(Memory),
     "mem_map": dtype_of(Page),
@@ -56,8 +60,14 @@ def _form(dtype: Any) -> str:
     return f"{dtype.descr} {dtype.itemsize}"
 
 
-def save_tables(tables: Tables, layout: Layout, path: str | os.PathLike[str]) -> None:
-    """Write a machine to a file that appears whole or not at all.
+def save_tables(
+    tables: Tables,
+    layout: Layout,
+    path: str | os.PathLike[str],
+    origin: Origin | None = None,
+    ram: Ram | None = None,
+) -> None:
+    """Write a machine to a file that appears whole or not at all; of `ram` what was written.
 
     Raises
     ------
@@ -78,10 +88,37 @@ def save_tables(tables: Tables, layout: Layout, path: str | os.PathLike[str]) ->
                 parts += 1
             lengths[name] = [len(array), _form(array.dtype), parts]
         header = {"format": FORMAT, "layout": asdict(layout), "tables": lengths}
+        header["origin"] = (origin or Origin()).to_dict()
+        header["ram"] = _save_ram(archive, ram) if ram is not None else None
         archive.writestr(_HEADER, json.dumps(header))
 
 
-def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout]:
+def _save_ram(archive: zipfile.ZipFile, ram: Ram) -> dict[str, Any]:
+    """Write the bytes that were written; the overlays are tables, and kept as such."""
+    parts: list[list[int]] = []
+    for start, end in ram.written():
+        for at in range(start, end, _RAM_PART):
+            stop = min(at + _RAM_PART, end)
+            archive.writestr(f"ram.{len(parts)}.bytes", ram.stored(at, stop - at))
+            parts.append([at, stop - at])
+    return {"size": ram.size, "parts": parts}
+
+
+def _read_ram(archive: zipfile.ZipFile, header: dict[str, Any] | None, end: int) -> Ram | None:
+    if header is None:
+        return None
+    if int(header["size"]) > end + CHUNK:
+        raise ValueError("more bytes than frames")
+    ram = Ram(int(header["size"]))
+    for number, (at, size) in enumerate(header["parts"]):
+        content = archive.read(f"ram.{number}.bytes")
+        if len(content) != size:
+            raise ValueError("bytes of the memory are missing")
+        ram.write(int(at), content)
+    return ram
+
+
+def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout, Origin, Ram | None]:
     """Read a machine from a file.
 
     Raises
@@ -100,6 +137,9 @@ def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout]:
                 )
             layout = _read_layout(header["layout"])
             tables = _read_tables(archive, header["tables"])
+            origin = Origin.from_dict(header["origin"])
+            frames = int(tables.memory[0]["max_pfn"]) if len(tables.memory) else 0
+            ram = _read_ram(archive, header["ram"], frames << layout.page_shift)
         _check_shape(tables, layout)
         tables.attach()
         validate_tables(tables, layout.zone_names)
@@ -110,7 +150,7 @@ def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout]:
     except _DAMAGE as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:100]
         raise BadInputError(f"{source}: no machine file, or damaged ({reason})") from None
-    return tables, layout
+    return tables, layout, origin, ram
 
 
 def _read_layout(fields: dict[str, Any]) -> Layout:
@@ -121,8 +161,12 @@ def _read_layout(fields: dict[str, Any]) -> Layout:
         max_order=int(fields["max_order"]),
         thp=bool(fields["thp"]),
         watermark_boost_factor=int(fields["watermark_boost_factor"]),
+        kernel=str(fields["kernel"]),
+        zonelist_order=str(fields["zonelist_order"]),
+        page_shift=int(fields["page_shift"]),
     )
-    if not 0 < layout.max_order < mmzone.NR_PAGE_ORDERS:
+    feature_bits(layout.kernel)
+    if not (0 < layout.max_order < mmzone.NR_PAGE_ORDERS and 12 <= layout.page_shift <= 16):
         raise ValueError("impossible layout")
     return layout
 
@@ -168,6 +212,8 @@ def _check_shape(tables: Tables, layout: Layout) -> None:
         and bool(((zones["node"] >= 0) & (zones["node"] < rows)).all())
         and bool((zones["pageblock_order"] == block_order).all())
         and bool((zones["max_order"] == layout.max_order).all())
+        and bool((zones["features"] == feature_bits(layout.kernel)).all())
+        and int(memory[0]["features"]) == feature_bits(layout.kernel)
         and bool((zones["first_block"] == zones["start_pfn"] >> block_order).all())
         and bool((zones["start_pfn"] >= 0).all())
         and bool((zones["start_pfn"] < zones["end_pfn"]).all())

@@ -11,12 +11,18 @@ from numpy.typing import NDArray
 from physmem.lib.errors import BadMachineError
 from physmem.lib.struct import attach, dtype_of
 from physmem.machine.buffers import copy_sparse, reserve
-from physmem.machine.layout import Layout
+from physmem.machine.layout import ZONELIST_ORDERS, Layout
 from physmem.machine.profiles import feature_bits
 from physmem.mm import mmzone
+from physmem.mm.features import MANAGED_PAGES, NODE_LOAD_LOCAL, ZONE_ORDER
 from physmem.mm.mmzone import Memory, Page, PerCpuPages, Zone, Zoneref
-from physmem.mm.state import State, ZoneState
-from physmem.mm.zonelist import default_distance, node_order
+from physmem.mm.state import State, ZoneState, block_letters
+from physmem.mm.zonelist import (
+    default_distance,
+    node_order,
+    prefers_zone_order,
+    zone_ranks,
+)
 
 MAX_PFN = (1 << 32) - (1 << 24)
 """Frames that the 32-bit links of `Page` can name, list heads left room for (16 TiB of 4 KiB)."""
@@ -140,6 +146,14 @@ def _check(state: State, layout: Layout) -> None:
     if not state.zones or len(state.zones) > MAX_ZONES:
         msg = f"{len(state.zones)} zones: a machine has 1 to {MAX_ZONES}"
         raise BadMachineError(msg)
+    letters = block_letters(feature_bits(layout.kernel), state.nr_migratetypes)
+    if state.letters != letters:
+        msg = f"the state has the migratetypes {state.letters}, Linux {layout.kernel} has {letters}"
+        raise BadMachineError(msg)
+    if layout.zonelist_order not in ZONELIST_ORDERS:
+        raise BadMachineError(f"zonelist_order {layout.zonelist_order!r}: write node or zone")
+    if layout.zonelist_order == "zone" and not feature_bits(layout.kernel) & ZONE_ORDER:
+        raise BadMachineError(f"Linux {layout.kernel} has zonelists in node order only")
     if not 0 < state.pageblock_order < mmzone.NR_PAGE_ORDERS:
         msg = f"pageblock order {state.pageblock_order}: must be 1..{mmzone.NR_PAGE_ORDERS - 1}"
         raise BadMachineError(msg)
@@ -160,7 +174,14 @@ def _check(state: State, layout: Layout) -> None:
         if zone.start < 0 or zone.spanned <= 0 or zone.end > MAX_PFN:
             msg = f"{where}: frames {zone.start} + {zone.spanned} are not possible"
             raise BadMachineError(msg)
-        if not 0 <= zone.managed <= zone.present <= zone.spanned:
+        if not feature_bits(layout.kernel) & MANAGED_PAGES:
+            if (
+                max(zone.managed, zone.present) > zone.spanned
+                or min(zone.managed, zone.present) < 0
+            ):
+                msg = f"{where}: {zone.managed} or {zone.present} frames in {zone.spanned}"
+                raise BadMachineError(msg)
+        elif not 0 <= zone.managed <= zone.present <= zone.spanned:
             msg = f"{where}: managed {zone.managed} <= present {zone.present} <= spanned"
             raise BadMachineError(f"{msg} {zone.spanned} does not hold")
     by_node = sorted(state.zones, key=lambda zone: (zone.node, zone.start))
@@ -211,22 +232,37 @@ def _fill_zone(record: Any, number: int, zone: ZoneState, state: State, layout: 
     record["watermark_boost_factor"] = layout.watermark_boost_factor
     record["features"] = feature_bits(layout.kernel)
     record["first_block"] = zone.start >> state.pageblock_order
+    names = layout.zone_names
+    record["movable_idx"] = names.index("Movable") if "Movable" in names else len(names) - 1
 
 
 def _zonelist(state: State, layout: Layout) -> NDArray[Any]:
     """Rows of zonerefs, one row per node, padded with NONE."""
+    bits = feature_bits(layout.kernel)
+    sizes = [zone.managed if bits & MANAGED_PAGES else zone.present for zone in state.zones]
+    normal = layout.zone_idx("Normal")
     nr_nodes = max(1 + max(zone.node for zone in state.zones), len(layout.node_distance))
     distance = layout.node_distance or default_distance(nr_nodes)
     has_memory = [any(zone.node == node for zone in state.zones) for node in range(nr_nodes)]
     has_cpu = [node in layout.cpu_node for node in range(nr_nodes)]
+    populated = [number for number, size in enumerate(sizes) if size > 0]
+    zones = [
+        (state.zones[number].node, layout.zone_idx(state.zones[number].name))
+        for number in populated
+    ]
+    by_zone = layout.zonelist_order == "zone"
+    if not layout.zonelist_order and bits & ZONE_ORDER:
+        table: list[list[tuple[int, bool]]] = [[] for _ in range(nr_nodes)]
+        for number, (node, index) in zip(populated, zones, strict=True):
+            table[node].append((sizes[number], index < normal))
+        by_zone = prefers_zone_order(table)
+    local_load = bool(bits & NODE_LOAD_LOCAL)
     rows = reserve(nr_nodes * len(state.zones), dtype_of(Zoneref))
     rows["zone"] = mmzone.NONE
-    for local, order in enumerate(node_order(distance, has_memory, has_cpu)):
+    orders = node_order(distance, has_memory, has_cpu, local_load=local_load)
+    for local, order in enumerate(orders):
         at = local * len(state.zones)
-        for node in order:
-            for number in range(len(state.zones) - 1, -1, -1):
-                zone = state.zones[number]
-                if zone.node == node and zone.managed > 0:
-                    rows[at] = (number, layout.zone_idx(zone.name))
-                    at += 1
+        for rank in zone_ranks(order, zones, by_zone=by_zone):
+            rows[at] = (populated[rank], zones[rank][1])
+            at += 1
     return rows

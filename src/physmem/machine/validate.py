@@ -28,6 +28,11 @@ _REASONS = {
     v.NR_FREE: ("nr_free", "nr_free is {found}, {expected} blocks are on the lists"),
     v.NR_FREE_PAGES: ("nr_free_pages", "{found} counted, {expected} on the lists"),
     v.NR_FREE_CMA: ("nr_free_cma", "{found} counted, {expected} on the lists"),
+    v.NR_FREE_HIGHATOMIC: ("nr_free_highatomic", "{found} counted, {expected} on the lists"),
+    v.BLOCK_LIST: (
+        "block_list",
+        "{pfn} is free on the list of type {found}, its pageblock: {expected}",
+    ),
     v.NESTED: ("free_disjoint", "{pfn} in the block at {expected:#x} is marked {found:#x} itself"),
     v.NOT_MERGED: ("free_coalesced", "{pfn} and its buddy {found:#x} are both free"),
     v.FLAGS_ON_LIST: ("in_use", "{pfn} is on a list and has the flags {found:#x}"),

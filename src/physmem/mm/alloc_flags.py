@@ -20,3 +20,5 @@ ALLOC_KSWAPD = 0x800
 ALLOC_RESERVES = ALLOC_NON_BLOCK | ALLOC_MIN_RESERVE | ALLOC_HIGHATOMIC | ALLOC_OOM
 ALLOC_PCP_BUSY = 0x1000
 """Ours: the per-CPU lists are locked by the code that was interrupted; go to the free lists."""
+ALLOC_COLD = 0x2000
+"""Ours: take a single frame off the cold per-CPU list (`features.HOT_COLD`)."""

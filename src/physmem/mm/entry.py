@@ -3,12 +3,16 @@
 
 from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
+from physmem.mm.features import BULK, PCP_AUTO_TUNING
+from physmem.mm.hand_over import free_boot_pages
+from physmem.mm.hot_cold import free_hot_cold_page
 from physmem.mm.lists import memory_at
 from physmem.mm.mmzone import NONE
 from physmem.mm.page_alloc import alloc_pages, bulk_page, bulk_zone
 from physmem.mm.page_check import FREED, OUTSIDE, enclosing_block, why_not_free
 from physmem.mm.page_free import free_commit, free_prepare, page_zone
-from physmem.mm.pcp import drain_pages_zone, drain_zone_pages
+from physmem.mm.pcp import decay_pcp_high, drain_pages_zone, drain_zone_pages
+from physmem.mm.reserve import setup_migrate_reserve
 
 BAD_ARGUMENT = -2
 """No such order, CPU or node."""
@@ -48,6 +52,36 @@ def do_free_pages(h: int, pfn: int, order: int, cpu: int) -> int:
 
 
 @kernel
+def do_free_cold_page(h: int, pfn: int, cpu: int) -> int:
+    """`free_pages` of one frame that is not in any cache: as `do_free_pages` answers."""
+    m = memory_at(h)
+    if cpu < 0 or cpu >= m.nr_cpus:
+        return BAD_ARGUMENT
+    number = page_zone(m, pfn)
+    if number == NONE:
+        return OUTSIDE
+    zone = m.zones[number]
+    reason = why_not_free(zone, pfn, 0)
+    if reason == FREED:
+        free_prepare(zone, pfn, 0)
+        zone.mem_map[pfn].flags = 0
+        free_hot_cold_page(zone, pfn, 0, cpu, True, False)
+    return reason
+
+
+@kernel
+def do_free_boot_pages(h: int, pfns: Array[i64], orders: Array[i64], cpu: int) -> int:
+    """`free_boot_pages` from Python: the boot allocator hands its free blocks over."""
+    return free_boot_pages(memory_at(h), pfns, orders, cpu)
+
+
+@kernel
+def do_setup_reserve(h: int, number: int) -> None:
+    """`setup_migrate_reserve` from Python, of one zone."""
+    setup_migrate_reserve(memory_at(h).zones[number])
+
+
+@kernel
 def do_find_block(h: int, pfn: int) -> int:
     """First frame of the allocated block that holds a frame in use, as far as known."""
     m = memory_at(h)
@@ -63,8 +97,17 @@ def do_find_zone(h: int, pfn: int) -> int:
 
 @kernel
 def do_alloc_pages_bulk(h: int, gfp: int, nid: int, cpu: int, out: Array[i64]) -> int:
-    """`alloc_pages_bulk` from Python: fill `out`; how many frames were obtained."""
+    """`alloc_pages_bulk` from Python: fill `out`; how many frames were obtained.
+
+    A kernel without BULK serves one request after another.
+    """
     m = memory_at(h)
+    if not m.features & BULK:
+        for i in range(len(out)):
+            out[i] = alloc_pages(m, 0, gfp, nid, cpu, 0)
+            if out[i] == NONE:
+                return i
+        return len(out)
     number = bulk_zone(m, len(out), gfp, nid)
     if number == NONE:
         return 0
@@ -84,3 +127,15 @@ def do_drain(h: int, number: int, cpu: int, everything: bool) -> None:
         drain_pages_zone(m.zones[number], cpu)
     else:
         drain_zone_pages(m.zones[number], cpu)
+
+
+@kernel
+def do_tick(h: int, cpu: int) -> None:
+    """What a second changes on one CPU: per-CPU lists that size themselves decay, of each zone.
+
+    Linux: refresh_cpu_vm_stats(), mm/vmstat.c (6.12)
+    """
+    m = memory_at(h)
+    if m.features & PCP_AUTO_TUNING:
+        for number in range(m.nr_zones):
+            decay_pcp_high(m.zones[number], cpu)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """When a list is empty: take from another migratetype, and perhaps the whole pageblock with it.
 
-Linux: __rmqueue(), __rmqueue_fallback(), steal_suitable_fallback(), find_suitable_fallback(),
-boost_watermark(), __rmqueue_cma_fallback(), mm/page_alloc.c (6.1)
+Linux: __rmqueue(), __rmqueue_fallback(), steal_suitable_fallback(), boost_watermark(),
+__rmqueue_cma_fallback(), mm/page_alloc.c (6.1)
 """
 
 from physmem.lib.jit import kernel
 from physmem.mm.alloc_flags import ALLOC_CMA, ALLOC_KSWAPD, ALLOC_NOFRAGMENT
 from physmem.mm.buddy import rmqueue_smallest
+from physmem.mm.donor import find_suitable_fallback
+from physmem.mm.features import TAKE_LARGEST
 from physmem.mm.free_area import move_to_free_list
 from physmem.mm.mmzone import (
     MIGRATE_HIGHATOMIC,
@@ -25,37 +27,9 @@ from physmem.mm.pageblock import (
     move_freepages_block,
     set_pageblock_migratetype,
 )
+from physmem.mm.take_largest import rmqueue_largest
 from physmem.mm.tracepoint import EXTFRAG, emit
 from physmem.mm.watermark import mult_frac
-
-
-@kernel
-def fallback_type(mt: int, nth: int) -> int:
-    """Nth donor of a type: U <- R M, M <- R U, R <- U M.
-
-    Linux: fallbacks[][], mm/page_alloc.c (6.1)
-    """
-    if mt == MIGRATE_UNMOVABLE:
-        return MIGRATE_RECLAIMABLE if nth == 0 else MIGRATE_MOVABLE
-    if mt == MIGRATE_MOVABLE:
-        return MIGRATE_RECLAIMABLE if nth == 0 else MIGRATE_UNMOVABLE
-    return MIGRATE_UNMOVABLE if nth == 0 else MIGRATE_MOVABLE
-
-
-@kernel
-def find_suitable_fallback(zone: Zone, order: int, mt: int) -> int:
-    """First donor type with a free block of exactly this order, or NONE.
-
-    Linux: find_suitable_fallback(), mm/page_alloc.c (6.1)
-    """
-    if zone.free_area[order].nr_free == 0:
-        return NONE
-    for nth in range(2):
-        donor = fallback_type(mt, nth)
-        head = zone.free_area[order].head[donor]
-        if zone.mem_map[head].next != head:
-            return donor
-    return NONE
 
 
 @kernel
@@ -195,5 +169,7 @@ def rmqueue(zone: Zone, order: int, mt: int, alloc_flags: int) -> int:
             pfn = rmqueue_smallest(zone, order, zone.cma_type)
             if pfn != NONE:
                 return pfn
+        if zone.features & TAKE_LARGEST:
+            return rmqueue_largest(zone, order, mt)
         if not rmqueue_fallback(zone, order, mt, alloc_flags):
             return NONE

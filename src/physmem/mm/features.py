@@ -24,6 +24,7 @@ RESERVE_BLOCKS = 1 << 8  # MIGRATE_RESERVE: pageblocks that serve when all else 
 HIGHATOMIC = 1 << 9  # pageblocks reserved for atomic requests above order 0
 FREE_HIGHATOMIC = 1 << 10  # watermark tests take off what is free of them, not what is reserved
 HALVING_WATERMARK = 1 << 11  # the mark halves per order; else one suitable free block is enough
+HIGHATOMIC_WHOLE_BLOCKS = 1 << 21  # at most 1 % in whole pageblocks, none where that is less
 CLASSZONE_IS_FIRST_ZONE = 1 << 12  # lowmem_reserve is indexed by the first zone of the list
 BOOST = 1 << 13  # a fallback raises the watermarks for a while
 BOOST_NEEDS_MIN_RESERVE = 1 << 14  # the exception from the boost asks for MIN_RESERVE, not a gfp
@@ -37,3 +38,9 @@ COUNT_AT_END = 1 << 19  # a refill corrects the zone's counter once, not block b
 
 # -- NUMA --
 NODE_LOAD_LOCAL = 1 << 20  # the load of a node is forgotten for each local node's zonelist
+ZONE_ORDER = 1 << 24  # zonelists may go zone by zone through all nodes; else node by node
+LOCAL_GIVES_UP = 1 << 25  # a request for one node alone gets nothing from below the low mark
+
+# -- the rest --
+MANAGED_PAGES = 1 << 26  # zones know how many frames they manage; else sizes follow present_pages
+BULK = 1 << 27  # many single frames with one request

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Request flags as text and as numbers: the names that a kernel prints and a caller writes.
 
-Linux: include/linux/gfp_types.h, include/trace/events/mmflags.h (6.1, 6.12)
+Linux: include/linux/gfp_types.h, include/trace/events/mmflags.h (6.1, 6.12);
+include/linux/gfp.h (2.6.24)
 
 Bits below 0x1000000 have one value in all configurations. What lies above depends on the
 configuration (KASAN, lockdep) and says nothing about which frame is taken: its names are read as 0.
@@ -10,6 +11,7 @@ configuration (KASAN, lockdep) and says nothing about which frame is taken: its 
 from dataclasses import dataclass
 
 from physmem.lib.errors import BadRequestError, BadTraceError
+from physmem.mm.gfp_bits import GFP_COLD_BIT
 
 __GFP_DMA = 0x1
 __GFP_HIGHMEM = 0x2
@@ -70,6 +72,26 @@ class GfpTable:
 
     name: str
     bits: dict[str, int]
+    moved: tuple[tuple[int, int], ...] = ()
+    """(bit here, bits of `physmem.mm.gfp_bits`), where they are not the same; empty: all are."""
+
+    def internal(self, bits: int) -> int:
+        """Bits as kernels know them. Those that this Linux does not have mean nothing.
+
+        Examples
+        --------
+        >>> hex(GFP_2_6_24.internal(GFP_2_6_24["GFP_HIGHUSER_MOVABLE"])), hex(GFP_6_1.internal(8))
+        ('0x100cca', '0x8')
+        """
+        if not self.moved:
+            return bits
+        return sum(inner for outer, inner in self.moved if bits & outer)
+
+    def external(self, bits: int) -> int:
+        """Bits of this Linux, of those that kernels know."""
+        if not self.moved:
+            return bits
+        return sum(outer for outer, inner in self.moved if bits & inner == inner)
 
     def __getitem__(self, flag: str) -> int:
         return self.bits[flag]
@@ -131,7 +153,60 @@ GFP_6_12 = _table(
     nowait=__GFP_KSWAPD_RECLAIM | __GFP_NOWARN,
     has_atomic_bit=False,
 )
-TABLES: dict[str, GfpTable] = {table.name: table for table in (GFP_6_1, GFP_6_12)}
+_BITS_2_6_24 = {
+    "__GFP_DMA": (0x1, __GFP_DMA),
+    "__GFP_HIGHMEM": (0x2, __GFP_HIGHMEM),
+    "__GFP_DMA32": (0x4, __GFP_DMA32),
+    "__GFP_WAIT": (0x10, __GFP_RECLAIM),  # kswapd is always woken
+    "__GFP_HIGH": (0x20, __GFP_HIGH),
+    "__GFP_IO": (0x40, __GFP_IO),
+    "__GFP_FS": (0x80, __GFP_FS),
+    "__GFP_COLD": (0x100, GFP_COLD_BIT),
+    "__GFP_NOWARN": (0x200, __GFP_NOWARN),
+    "__GFP_REPEAT": (0x400, __GFP_RETRY_MAYFAIL),
+    "__GFP_NOFAIL": (0x800, __GFP_NOFAIL),
+    "__GFP_NORETRY": (0x1000, __GFP_NORETRY),
+    "__GFP_COMP": (0x4000, __GFP_COMP),
+    "__GFP_ZERO": (0x8000, __GFP_ZERO),
+    "__GFP_NOMEMALLOC": (0x10000, __GFP_NOMEMALLOC),
+    "__GFP_HARDWALL": (0x20000, __GFP_HARDWALL),
+    "__GFP_THISNODE": (0x40000, __GFP_THISNODE),
+    "__GFP_RECLAIMABLE": (0x80000, __GFP_RECLAIMABLE),
+    "__GFP_MOVABLE": (0x100000, __GFP_MOVABLE),
+}
+"""Name -> (bit there, bits of 6.1 that mean the same)."""
+
+
+def _table_2_6_24() -> GfpTable:
+    one = {name: outer for name, (outer, _) in _BITS_2_6_24.items()}
+    noio = one["__GFP_WAIT"]
+    nofs = noio | one["__GFP_IO"]
+    kernel = nofs | one["__GFP_FS"]
+    user = kernel | one["__GFP_HARDWALL"]
+    highuser = user | one["__GFP_HIGHMEM"]
+    movable = one["__GFP_MOVABLE"]
+    composites = {
+        "GFP_HIGHUSER_MOVABLE": highuser | movable,
+        "GFP_HIGHUSER_PAGECACHE": highuser | movable,
+        "GFP_HIGHUSER": highuser,
+        "GFP_USER_PAGECACHE": user | movable,
+        "GFP_USER": user,
+        "GFP_TEMPORARY": kernel | one["__GFP_RECLAIMABLE"],
+        "GFP_KERNEL": kernel,
+        "GFP_NOFS_PAGECACHE": nofs | movable,
+        "GFP_NOFS": nofs,
+        "GFP_NOIO": noio,
+        "GFP_ATOMIC": one["__GFP_HIGH"],
+        "GFP_NOWAIT": 0,
+        "GFP_THISNODE": one["__GFP_THISNODE"] | one["__GFP_NOWARN"] | one["__GFP_NORETRY"],
+        "GFP_DMA": one["__GFP_DMA"],
+        "GFP_DMA32": one["__GFP_DMA32"],
+    }
+    return GfpTable("2.6.24", composites | one, tuple(_BITS_2_6_24.values()))
+
+
+GFP_2_6_24 = _table_2_6_24()
+TABLES: dict[str, GfpTable] = {table.name: table for table in (GFP_2_6_24, GFP_6_1, GFP_6_12)}
 """Name of a table (as a profile states it) -> table."""
 
 GFP_ATOMIC = GFP_6_1["GFP_ATOMIC"]
@@ -194,7 +269,7 @@ def format_gfp(bits: int, table: GfpTable) -> str:
     """
     words = []
     for name, value in table.bits.items():
-        if value & bits == value:
+        if value and value & bits == value:
             words.append(name)
             bits &= ~value
     if bits:

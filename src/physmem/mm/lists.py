@@ -3,9 +3,12 @@
 
 from physmem.lib.jit import kernel, pointer_to
 from physmem.lib.struct import Array, i64
+from physmem.mm.features import ISOLATED_IS_FREE
+from physmem.mm.free_area import run_length
 from physmem.mm.list import list_add_tail, list_init
 from physmem.mm.mmzone import (
     HEAD_ON_PCP,
+    MIGRATE_HIGHATOMIC,
     MIGRATE_TYPES,
     NONE,
     NR_PAGE_ORDERS,
@@ -45,15 +48,22 @@ def init_lists(h: int, first_head: int) -> int:
 def read_list(h: int, head: int, out: Array[i64]) -> int:
     """Copy the members of a list, HEAD first; how many there are, or NONE if the ring is broken."""
     m = memory_at(h)
+    max_order = m.zones[0].max_order
     pfn = int(m.mem_map[head].next)
     count = 0
     before = head
     while pfn != head:
-        if pfn >= m.max_pfn or m.mem_map[pfn].prev != before or count == m.max_pfn:
+        if pfn >= m.max_pfn or m.mem_map[pfn].prev != before or count >= m.max_pfn:
             return NONE
-        if count < len(out):
-            out[count] = pfn
-        count += 1
+        blocks = 1
+        if m.mem_map[pfn].order == max_order + 1:
+            blocks += int(m.mem_map[pfn].private)
+        if pfn + (blocks - 1 << max_order) >= m.max_pfn:
+            return NONE
+        for block in range(blocks):
+            if count < len(out):
+                out[count] = pfn + (block << max_order)
+            count += 1
         before = pfn
         pfn = int(m.mem_map[pfn].next)
     if m.mem_map[head].prev != before:
@@ -66,20 +76,30 @@ def fill_free_list(h: int, number: int, order: int, mt: int, pfns: Array[i64]) -
     """Put free blocks on a list, HEAD first; the first that is on a list already, or NONE."""
     m = memory_at(h)
     zone = m.zones[number]
+    run = int(zone.mem_map[zone.free_area[order].head[mt]].prev)
+    behind = NONE  # where the next block would lie that belongs to the run
     for i in range(len(pfns)):
         pfn = pfns[i]
-        zone.mem_map[pfn].flags = 0  # to touch by reading first would cost a second page fault
         if zone.mem_map[pfn].order != 0:
             return pfn
-        list_add_tail(zone, pfn, zone.free_area[order].head[mt])
-        zone.mem_map[pfn].order = order + 1
-        zone.mem_map[pfn].mt = mt
-        zone.mem_map[pfn].zone = number
+        if pfn == behind:
+            zone.mem_map[run].private += 1
+        else:
+            run = pfn
+            list_add_tail(zone, pfn, zone.free_area[order].head[mt])
+            zone.mem_map[pfn].flags = 0
+            zone.mem_map[pfn].order = order + 1
+            zone.mem_map[pfn].mt = mt
+            zone.mem_map[pfn].zone = number
+            zone.mem_map[pfn].private = 0
+        behind = pfn + (1 << order) if order == zone.max_order else NONE
         zone.free_area[order].nr_free += 1
-        if mt != zone.isolate_type:
+        if mt != zone.isolate_type or zone.features & ISOLATED_IS_FREE:
             zone.nr_free_pages += 1 << order
             if mt == zone.cma_type:
                 zone.nr_free_cma += 1 << order
+            elif mt == MIGRATE_HIGHATOMIC:
+                zone.nr_free_highatomic += 1 << order
     return NONE
 
 
@@ -125,7 +145,7 @@ def mark_rest_in_use(h: int, number: int) -> int:
         elif order & HEAD_ON_PCP:
             pfn += 1 << (order & ~HEAD_ON_PCP)
         else:
-            pfn += 1 << (order - 1)
+            pfn += run_length(zone, pfn) << (order - 1)
     return used
 
 
@@ -136,6 +156,21 @@ def mark_movable(h: int, start: int, end: int) -> None:
     for pfn in range(start, end):
         if pfn < m.max_pfn and m.mem_map[pfn].flags & PG_IN_USE:
             m.mem_map[pfn].flags = PG_IN_USE | PG_MOVABLE
+
+
+@kernel
+def find_run(h: int, number: int, pfn: int) -> int:
+    """First block of the run of free blocks that a frame lies in, or NONE."""
+    m = memory_at(h)
+    zone = m.zones[number]
+    for mt in range(MIGRATE_TYPES):
+        head = zone.free_area[zone.max_order].head[mt]
+        at = int(zone.mem_map[head].next)
+        while at != head:
+            if at <= pfn < at + (run_length(zone, at) << zone.max_order):
+                return at
+            at = int(zone.mem_map[at].next)
+    return NONE
 
 
 @kernel

@@ -21,13 +21,15 @@ Invariants (named as `validate()` names them)
     free_coalesced    no two buddies of one order are both free (except across a pageblock barrier)
     list_links        next and prev agree; every member says the list's order and migratetype
     nr_free           free_area[order].nr_free counts the blocks of that order on all lists
-    nr_free_pages     = sum over orders of nr_free << order (ISOLATE blocks left out)
+    nr_free_pages     = sum over orders of nr_free << order (ISOLATE left out, unless it is free)
     nr_free_cma       = the same over the CMA lists
-    pcp_count         pageset[cpu].count = sum over its lists of length << order
+    nr_free_highatomic  FREE_HIGHATOMIC: the same over the HIGHATOMIC lists
+    pcp_count         pageset[cpu].count = sum over its lists of length << order; cold_count, too
     pcp_lists         blocks are aligned, in the zone, and of a cached type that belongs on the list
     in_use            a frame is in use, free, on a per-CPU list or not managed: exactly one
     pageblocks        types exist; isolated and HIGHATOMIC pageblocks are as many as counted
     watermark         0 <= min <= low <= high, no negative boost
+    block_list        LIST_TYPE_IS_BLOCK_TYPE: a free block is on the list of its pageblocks' type
 """
 
 from typing import Annotated
@@ -46,6 +48,8 @@ MIGRATE_MOVABLE = 1
 MIGRATE_RECLAIMABLE = 2
 MIGRATE_PCPTYPES = 3
 MIGRATE_HIGHATOMIC = 3
+MIGRATE_RESERVE = 3
+"""Where a kernel has MIGRATE_RESERVE: it never has HIGHATOMIC as well (`features`)."""
 
 WMARK_MIN = 0
 WMARK_LOW = 1
@@ -70,6 +74,12 @@ PG_PREPARED = 4
 
 ZONE_BOOSTED_WATERMARK = 1
 ZONE_RECLAIM_ACTIVE = 2
+ZONE_BELOW_HIGH = 4
+
+PCPF_PREV_FREE_HIGH_ORDER = 1
+"""`PerCpuPages.flags`: the free before was of order 1 to 3."""
+PCPF_FREE_HIGH_BATCH = 2
+"""`PerCpuPages.flags`: the CPU's cache is large, a batch of such blocks may stay."""
 
 
 @struct
@@ -103,7 +113,9 @@ class FreeArea:
 class PerCpuPages:
     """Free blocks that one CPU keeps of one zone.
 
-    Linux: struct per_cpu_pages, include/linux/mmzone.h (6.1)
+    `high` is fixed in 6.1; with auto-tuning it moves between `high_min` and `high_max`.
+
+    Linux: struct per_cpu_pages, include/linux/mmzone.h (6.1, 6.12)
     """
 
     count: i64  # frames on all lists
@@ -111,6 +123,15 @@ class PerCpuPages:
     batch: i64  # frames per refill or drain
     free_factor: i64  # doublings of the drain batch while only frees come
     expire: i64  # seconds until a remote zone's lists are drained (NUMA)
+    # with `features.HOT_COLD`: head[0] is the hot list, which high and batch are for; head[1] is
+    cold_count: i64  # the cold one: frames on it, which `count` counts too
+    cold_high: i64
+    cold_batch: i64
+    high_min: i64  # bounds of `high`; this and the fields below: PCP_AUTO_TUNING
+    high_max: i64
+    alloc_factor: i64  # doublings of the refill while only allocations come
+    free_count: i64  # frames freed lately, halved by each allocation
+    flags: i64  # PCPF_*
     head: Annotated[Array[i64], NR_PCP_LISTS]  # list head (index in mem_map) per pindex
 
 
@@ -131,6 +152,7 @@ class Zone:
     managed_pages: i64
     nr_free_pages: i64  # frames on the free lists, ISOLATE left out
     nr_free_cma: i64
+    nr_free_highatomic: i64  # FREE_HIGHATOMIC only: else blocks of mixed types spoil it
     watermark: Annotated[Array[i64], NR_WMARK]  # min, low, high, promo without the boost
     watermark_boost: i64
     nr_reserved_highatomic: i64
@@ -148,6 +170,7 @@ class Zone:
     nr_steals: i64  # fallbacks that changed the free lists
     nr_claims: i64  # ... of them: the pageblock changed its type
     first_block: i64  # start_pfn >> pageblock_order
+    movable_idx: i64  # zone_idx of ZONE_MOVABLE
     free_area: Annotated[Array[FreeArea], NR_PAGE_ORDERS]
     mem_map: Array[Page]
     pageblock_flags: Array[u8]  # migratetype per pageblock, from first_block on

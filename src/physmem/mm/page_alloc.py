@@ -2,7 +2,7 @@
 """The way of one allocation: from flags to zones to lists; and the way back.
 
 Linux: __alloc_pages(), get_page_from_freelist(), rmqueue(), __alloc_pages_bulk(), mm/page_alloc.c
-(6.1.170)
+(6.1.170, 6.12.107)
 
 1. `gfp_zone`, `gfp_migratetype`: the flags say which zones may serve and how mobile the block is.
 2. `get_page_from_freelist` walks the zonelist of the CPU's node: the first zone above its low
@@ -12,6 +12,8 @@ Linux: __alloc_pages(), get_page_from_freelist(), rmqueue(), __alloc_pages_bulk(
 4. When no zone is above its low watermark: once more down to the minimum, with the reserves that
    the request may touch (`gfp_to_alloc_flags`).
 
+5. A request that may wait gets back what is reserved for atomic ones, and tries again.
+
 DEVIATION: reclaim, compaction and the OOM killer are not modelled: a request that would have to
 wait for them fails here. `Memory.nr_slowpath` and `nr_failed` count such requests.
 """
@@ -19,6 +21,7 @@ wait for them fails here. `Memory.nr_slowpath` and `nr_failed` count such reques
 from physmem.lib.jit import inlined, kernel
 from physmem.mm.alloc_flags import (
     ALLOC_CMA,
+    ALLOC_COLD,
     ALLOC_HIGHATOMIC,
     ALLOC_KSWAPD,
     ALLOC_MIN_RESERVE,
@@ -27,33 +30,50 @@ from physmem.mm.alloc_flags import (
     ALLOC_NON_BLOCK,
     ALLOC_OOM,
     ALLOC_PCP_BUSY,
+    ALLOC_WMARK_HIGH,
     ALLOC_WMARK_LOW,
     ALLOC_WMARK_MASK,
     ALLOC_WMARK_MIN,
 )
 from physmem.mm.buddy import pcp_allowed_order, rmqueue_smallest
+from physmem.mm.claim import rmqueue_claiming
 from physmem.mm.fallback import rmqueue
+from physmem.mm.features import (
+    BELOW_HIGH,
+    CLAIM_OR_STEAL,
+    CLASSZONE_IS_FIRST_ZONE,
+    HIGHATOMIC,
+    HOT_COLD,
+    LOCAL_GIVES_UP,
+    NOFRAGMENT,
+)
 from physmem.mm.gfp_bits import (
+    GFP_COLD_BIT,
     GFP_DIRECT_RECLAIM_BIT,
     GFP_DMA32_BIT,
     GFP_DMA_BIT,
     GFP_HIGH_BIT,
     GFP_HIGHMEM_BIT,
     GFP_KSWAPD_RECLAIM_BIT,
+    GFP_LOCAL_ONLY,
     GFP_MEMALLOC_BIT,
     GFP_MOVABLE_BIT,
     GFP_MOVABLE_MASK,
     GFP_MOVABLE_SHIFT,
     GFP_NOMEMALLOC_BIT,
+    GFP_NORETRY_BIT,
+    GFP_RETRY_MAYFAIL_BIT,
     GFP_THISNODE_BIT,
 )
-from physmem.mm.highatomic import reserve_highatomic_pageblock
+from physmem.mm.highatomic import reserve_highatomic_pageblock, unreserve_highatomic
+from physmem.mm.hot_cold import rmqueue_hot_cold
 from physmem.mm.mmzone import (
     HEAD_IN_USE,
     MIGRATE_HIGHATOMIC,
     MIGRATE_MOVABLE,
     MIGRATE_UNMOVABLE,
     NONE,
+    PAGE_ALLOC_COSTLY_ORDER,
     PG_IN_USE,
     PG_MOVABLE,
     ZONE_BOOSTED_WATERMARK,
@@ -61,7 +81,7 @@ from physmem.mm.mmzone import (
     Zone,
 )
 from physmem.mm.pcp import rmqueue_pcplist
-from physmem.mm.watermark import wmark_pages, zone_watermark_fast
+from physmem.mm.watermark import above_high_mark, wmark_pages, zone_watermark_fast
 
 
 @kernel
@@ -114,7 +134,10 @@ def rmqueue_buddy(zone: Zone, order: int, mt: int, alloc_flags: int) -> int:
     if alloc_flags & ALLOC_HIGHATOMIC:
         pfn = rmqueue_smallest(zone, order, MIGRATE_HIGHATOMIC)
     if pfn == NONE:
-        pfn = rmqueue(zone, order, mt, alloc_flags)
+        if zone.features & CLAIM_OR_STEAL:
+            pfn = rmqueue_claiming(zone, order, mt, alloc_flags)
+        else:
+            pfn = rmqueue(zone, order, mt, alloc_flags)
         if pfn == NONE and alloc_flags & (ALLOC_OOM | ALLOC_NON_BLOCK):
             pfn = rmqueue_smallest(zone, order, MIGRATE_HIGHATOMIC)
         if pfn == NONE:
@@ -122,12 +145,16 @@ def rmqueue_buddy(zone: Zone, order: int, mt: int, alloc_flags: int) -> int:
     zone.nr_free_pages -= 1 << order
     if zone.mem_map[pfn].mt == zone.cma_type:
         zone.nr_free_cma -= 1 << order
+    elif zone.mem_map[pfn].mt == MIGRATE_HIGHATOMIC:
+        zone.nr_free_highatomic -= 1 << order
     return pfn
 
 
 @inlined
 def rmqueue_zone(zone: Zone, order: int, mt: int, alloc_flags: int, cpu: int) -> int:
     """Take a block from one zone; its pfn or NONE. Linux: rmqueue(), mm/page_alloc.c (6.1)"""
+    if zone.features & HOT_COLD:
+        return rmqueue_hot_cold(zone, order, mt, alloc_flags, cpu)
     pfn = NONE
     if (
         pcp_allowed_order(zone, order)
@@ -137,6 +164,7 @@ def rmqueue_zone(zone: Zone, order: int, mt: int, alloc_flags: int, cpu: int) ->
     ):
         pcp = zone.pageset[cpu]
         pcp.free_factor >>= 1
+        pcp.free_count >>= 1
         pfn = rmqueue_pcplist(zone, pcp, order, mt, alloc_flags)
     if pfn == NONE:
         pfn = rmqueue_buddy(zone, order, mt, alloc_flags)
@@ -164,7 +192,9 @@ def alloc_flags_nofragment(m: Memory, preferred: int, gfp: int) -> int:
     Linux: alloc_flags_nofragment(), mm/page_alloc.c (6.1)
     """
     flags = gfp & GFP_KSWAPD_RECLAIM_BIT
-    if m.zone_dma32 == NONE or m.zonelist[preferred].zone_idx != m.zone_normal:
+    if not m.features & NOFRAGMENT or m.zone_dma32 == NONE:
+        return flags
+    if m.zonelist[preferred].zone_idx != m.zone_normal:
         return flags
     if m.nr_nodes > 1:
         below = m.zonelist[preferred].zone - 1
@@ -175,7 +205,7 @@ def alloc_flags_nofragment(m: Memory, preferred: int, gfp: int) -> int:
 
 
 @kernel
-def gfp_to_alloc_flags(gfp: int, order: int) -> int:
+def gfp_to_alloc_flags(m: Memory, gfp: int, order: int) -> int:
     """Flags of the second attempt: down to the minimum, with the reserves the request may touch.
 
     Linux: gfp_to_alloc_flags(), __gfp_pfmemalloc_flags(), mm/page_alloc.c (6.1.157+)
@@ -185,7 +215,11 @@ def gfp_to_alloc_flags(gfp: int, order: int) -> int:
         flags |= ALLOC_MIN_RESERVE
     if gfp & GFP_KSWAPD_RECLAIM_BIT:
         flags |= ALLOC_KSWAPD
-    if not gfp & GFP_DIRECT_RECLAIM_BIT and not gfp & GFP_NOMEMALLOC_BIT:
+    if gfp & GFP_DIRECT_RECLAIM_BIT:
+        pass
+    elif not m.features & HIGHATOMIC:
+        flags |= ALLOC_NON_BLOCK  # __GFP_NOMEMALLOC is about other reserves
+    elif not gfp & GFP_NOMEMALLOC_BIT:
         flags |= ALLOC_NON_BLOCK
         if order > 0 and gfp & GFP_HIGH_BIT:
             flags |= ALLOC_HIGHATOMIC
@@ -203,6 +237,9 @@ def get_page_from_freelist(
     Linux: get_page_from_freelist(), mm/page_alloc.c (6.1)
     """
     highest_zoneidx = gfp_zone(m, gfp)
+    classzone_idx = highest_zoneidx
+    if m.features & CLASSZONE_IS_FIRST_ZONE:
+        classzone_idx = m.zonelist[preferred].zone_idx
     local_nid = m.zones[m.zonelist[preferred].zone].node
     nid = preferred // m.nr_zones
     while True:
@@ -218,19 +255,74 @@ def get_page_from_freelist(
             if alloc_flags & ALLOC_NOFRAGMENT and m.nr_nodes > 1 and zone.node != local_nid:
                 break  # a fragmented local node is better than a remote one
             mark = wmark_pages(zone, alloc_flags & ALLOC_WMARK_MASK)
-            if alloc_flags & ALLOC_NO_WATERMARKS or zone_watermark_fast(
-                zone, order, mark, highest_zoneidx, alloc_flags, gfp
+            if (
+                (
+                    zone.features & BELOW_HIGH
+                    and above_high_mark(zone, order, classzone_idx, alloc_flags, gfp)
+                )
+                or alloc_flags & ALLOC_NO_WATERMARKS
+                or zone_watermark_fast(zone, order, mark, classzone_idx, alloc_flags, gfp)
             ):
                 mt = gfp_migratetype(zone, gfp)
                 pfn = rmqueue_zone(zone, order, mt, alloc_flags, cpu)
                 if pfn != NONE:
                     mark_in_use(zone, pfn, order, gfp)
                     if order > 0 and alloc_flags & ALLOC_HIGHATOMIC:
-                        reserve_highatomic_pageblock(zone, pfn)
+                        reserve_highatomic_pageblock(zone, pfn, order)
                     return pfn
         if not alloc_flags & ALLOC_NOFRAGMENT:
             return NONE
         alloc_flags &= ~ALLOC_NOFRAGMENT
+
+
+@kernel
+def waits_for_memory(gfp: int, order: int) -> bool:
+    """Tell whether a request goes on when reclaim finds nothing, up to the OOM killer.
+
+    Linux: __alloc_pages_slowpath(), mm/page_alloc.c (6.1)
+    """
+    if not gfp & GFP_DIRECT_RECLAIM_BIT or gfp & GFP_NORETRY_BIT:
+        return False
+    return order <= PAGE_ALLOC_COSTLY_ORDER or gfp & GFP_RETRY_MAYFAIL_BIT != 0
+
+
+@kernel
+def alloc_pages_slowpath(
+    m: Memory, order: int, gfp: int, preferred: int, cpu: int, busy: int
+) -> int:
+    """Allocate below the low watermarks, with the rights of the request; the first pfn, or NONE.
+
+    A request that may wait gets what was set aside for atomic ones before it fails, pageblock by
+    pageblock; the last look goes up to the high mark, in case somebody freed memory meanwhile.
+
+    Linux: __alloc_pages_slowpath(), should_reclaim_retry(), __alloc_pages_may_oom(),
+    mm/page_alloc.c (6.1)
+    """
+    m.nr_slowpath += 1
+    if m.features & LOCAL_GIVES_UP and m.nr_nodes > 1 and gfp & GFP_LOCAL_ONLY == GFP_LOCAL_ONLY:
+        m.nr_failed += 1
+        return NONE
+    flags = gfp_to_alloc_flags(m, gfp, order) | busy
+    has_rights = gfp & GFP_MEMALLOC_BIT and not gfp & GFP_NOMEMALLOC_BIT
+    is_last = not m.features & HIGHATOMIC or not waits_for_memory(gfp, order)
+    while True:
+        pfn = get_page_from_freelist(m, order, gfp, flags, preferred, cpu)
+        if pfn != NONE:
+            return pfn
+        if has_rights:
+            # this right replaces the others: what it gets is not set aside for atomic requests
+            has_rights = False
+            flags = ALLOC_NO_WATERMARKS | (flags & (ALLOC_KSWAPD | ALLOC_CMA)) | busy
+            continue
+        if is_last:
+            break
+        only_node = preferred // m.nr_zones if gfp & GFP_THISNODE_BIT else NONE
+        mt = gfp_migratetype(m.zones[m.zonelist[preferred].zone], gfp)
+        if not unreserve_highatomic(m, preferred, gfp_zone(m, gfp), mt, only_node):
+            is_last = True
+            flags = ALLOC_WMARK_HIGH | busy
+    m.nr_failed += 1
+    return NONE
 
 
 @kernel
@@ -239,7 +331,7 @@ def alloc_pages(m: Memory, order: int, gfp: int, nid: int, cpu: int, busy: int) 
 
     `busy` is 0, or ALLOC_PCP_BUSY when an interrupt hit while the CPU's lists were locked.
 
-    Linux: __alloc_pages(), __alloc_pages_slowpath(), mm/page_alloc.c (6.1)
+    Linux: __alloc_pages(), mm/page_alloc.c (6.1)
     """
     if order > m.zones[0].max_order:
         m.nr_failed += 1
@@ -248,22 +340,15 @@ def alloc_pages(m: Memory, order: int, gfp: int, nid: int, cpu: int, busy: int) 
     if preferred == NONE:
         m.nr_failed += 1
         return NONE
+    if gfp & GFP_COLD_BIT:
+        busy |= ALLOC_COLD
     flags = ALLOC_WMARK_LOW | busy | alloc_flags_nofragment(m, preferred, gfp)
     if gfp & GFP_MOVABLE_BIT:
         flags |= ALLOC_CMA
     pfn = get_page_from_freelist(m, order, gfp, flags, preferred, cpu)
     if pfn != NONE:
         return pfn
-    m.nr_slowpath += 1
-    flags = gfp_to_alloc_flags(gfp, order) | busy
-    pfn = get_page_from_freelist(m, order, gfp, flags, preferred, cpu)
-    if pfn == NONE and gfp & GFP_MEMALLOC_BIT and not gfp & GFP_NOMEMALLOC_BIT:
-        # this right replaces the others: what it gets is not set aside for atomic requests
-        flags = ALLOC_NO_WATERMARKS | (flags & (ALLOC_KSWAPD | ALLOC_CMA)) | busy
-        pfn = get_page_from_freelist(m, order, gfp, flags, preferred, cpu)
-    if pfn == NONE:
-        m.nr_failed += 1
-    return pfn
+    return alloc_pages_slowpath(m, order, gfp, preferred, cpu, busy)
 
 
 @kernel

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The way back of a block: to the per-CPU list of its type, or straight to the free lists.
 
-Linux: free_unref_page(), free_unref_page_list(), __free_pages_ok(), mm/page_alloc.c (6.1)
+Linux: free_unref_page(), free_unref_page_list(), __free_pages_ok(), mm/page_alloc.c (6.1, 6.12)
 """
 
 from physmem.lib.jit import inlined, kernel
 from physmem.mm.buddy import free_one_page, pcp_allowed_order
+from physmem.mm.features import FREES_READ_BLOCK_TYPE, HOT_COLD, LIST_TYPE_IS_BLOCK_TYPE
+from physmem.mm.hot_cold import free_hot_cold_page
 from physmem.mm.mmzone import (
     MIGRATE_MOVABLE,
     MIGRATE_PCPTYPES,
@@ -59,6 +61,17 @@ def free_prepare(zone: Zone, pfn: int, order: int) -> None:
     zone.mem_map[pfn].mt = get_pageblock_migratetype(zone, pfn)
 
 
+@kernel
+def split_large_buddy(zone: Zone, pfn: int, order: int, to_tail: bool) -> None:
+    """Free a block of several pageblocks piece by piece, each under its pageblock's type.
+
+    Linux: split_large_buddy(), mm/page_alloc.c (6.12)
+    """
+    for piece in range(pfn, pfn + (1 << order), 1 << zone.pageblock_order):
+        mt = get_pageblock_migratetype(zone, piece)
+        free_one_page(zone, piece, zone.pageblock_order, mt, to_tail)
+
+
 @inlined
 def free_commit(zone: Zone, pfn: int, order: int, cpu: int, busy: bool) -> None:
     """Hand a prepared block over: to the per-CPU list, or to the free lists if that is locked.
@@ -66,9 +79,17 @@ def free_commit(zone: Zone, pfn: int, order: int, cpu: int, busy: bool) -> None:
     Linux: free_unref_page() from the per-CPU lock on, mm/page_alloc.c (6.1.57+)
     """
     mt = int(zone.mem_map[pfn].mt)
+    if zone.features & FREES_READ_BLOCK_TYPE:
+        mt = get_pageblock_migratetype(zone, pfn)
     zone.mem_map[pfn].flags = 0
+    if zone.features & HOT_COLD:
+        free_hot_cold_page(zone, pfn, order, cpu, False, busy)
+        return
     if busy or mt == zone.isolate_type or not pcp_allowed_order(zone, order):
-        free_one_page(zone, pfn, order, mt, False)
+        if zone.features & LIST_TYPE_IS_BLOCK_TYPE and order > zone.pageblock_order:
+            split_large_buddy(zone, pfn, order, False)
+        else:
+            free_one_page(zone, pfn, order, mt, False)
         return
     list_mt = mt if mt < MIGRATE_PCPTYPES else MIGRATE_MOVABLE
     free_unref_page_commit(zone, zone.pageset[cpu], pfn, order, list_mt)

@@ -13,20 +13,60 @@ from typing import Any
 import msgspec
 
 from physmem.lib.errors import BadStateError
+from physmem.mm.features import RESERVE_BLOCKS
 
 BLOCK_LETTERS_CMA = "UMRHCI"
 """Letter of each migratetype in `ZoneState.pageblocks` on a kernel with CMA."""
 BLOCK_LETTERS = "UMRHI"
 """The same without CMA: ISOLATE moves down by one."""
+BLOCK_LETTERS_RESERVE = "URMXI"
+"""The same where there is MIGRATE_RESERVE: MOVABLE has another number."""
 NO_MEMORY = "."
 """Letter of a pageblock without memory."""
 
-TYPE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
-TYPE_NAMES_CMA = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "CMA", "Isolate")
+NAME_OF_LETTER = {
+    "U": "Unmovable",
+    "M": "Movable",
+    "R": "Reclaimable",
+    "H": "HighAtomic",
+    "X": "Reserve",
+    "C": "CMA",
+    "I": "Isolate",
+}
+TYPE_NAMES = tuple(NAME_OF_LETTER[letter] for letter in BLOCK_LETTERS)
+TYPE_NAMES_CMA = tuple(NAME_OF_LETTER[letter] for letter in BLOCK_LETTERS_CMA)
+
+
+def block_letters(features: int, nr_migratetypes: int) -> str:
+    """Letter of each migratetype of a kernel, in the order of their numbers there.
+
+    Parameters
+    ----------
+    features : bits of `physmem.mm.features`
+    """
+    if features & RESERVE_BLOCKS:
+        return BLOCK_LETTERS_RESERVE
+    return BLOCK_LETTERS_CMA if nr_migratetypes > len(BLOCK_LETTERS) else BLOCK_LETTERS
+
+
+def table_types(letters: str) -> list[int]:
+    """Number in our tables of each migratetype of a kernel: there MOVABLE is always 1.
+
+    Examples
+    --------
+    >>> table_types("URMXI"), table_types("UMRHCI")
+    ([0, 2, 1, 3, 4], [0, 1, 2, 3, 4, 5])
+    """
+    ours = BLOCK_LETTERS_CMA if len(letters) > len(BLOCK_LETTERS) else BLOCK_LETTERS
+    return [ours.index("H" if letter == "X" else letter) for letter in letters]
 
 
 class PcpState(msgspec.Struct, forbid_unknown_fields=False):
-    """Per-CPU lists of one (zone, CPU): `count` in frames, `lists[pindex]` pfns, head first."""
+    """Per-CPU lists of one (zone, CPU): `count` in frames, `lists[pindex]` pfns, head first.
+
+    A kernel with a hot and a cold list has these two; `high` and `batch` are those of the hot one.
+    `types` has one letter for each frame on them: the type that it remembers.
+    """
 
     cpu: int
     count: int
@@ -39,6 +79,9 @@ class PcpState(msgspec.Struct, forbid_unknown_fields=False):
     alloc_factor: int | None = None
     free_count: int | None = None
     flags: int | None = None
+    cold_high: int | None = None
+    cold_batch: int | None = None
+    types: list[str] | None = None
 
 
 class ZoneState(msgspec.Struct, forbid_unknown_fields=False):
@@ -74,10 +117,14 @@ class ZoneState(msgspec.Struct, forbid_unknown_fields=False):
 
 
 class State(msgspec.Struct, forbid_unknown_fields=False):
-    """Every populated zone, nodes ascending, zones of a node from low to high."""
+    """Every populated zone, nodes ascending, zones of a node from low to high.
+
+    `migratetypes` has the letter of each migratetype where they are not those of 6.1 and later.
+    """
 
     zones: list[ZoneState]
     pageblock_order: int = 9
+    migratetypes: str = ""
 
     @property
     def nr_migratetypes(self) -> int:
@@ -87,12 +134,12 @@ class State(msgspec.Struct, forbid_unknown_fields=False):
     @property
     def letters(self) -> str:
         """Letter of each migratetype in `ZoneState.pageblocks`."""
-        return BLOCK_LETTERS_CMA if self.nr_migratetypes > len(BLOCK_LETTERS) else BLOCK_LETTERS
+        return self.migratetypes or block_letters(0, self.nr_migratetypes)
 
     @property
     def type_names(self) -> tuple[str, ...]:
         """Name of each migratetype as the kernel prints it."""
-        return TYPE_NAMES_CMA if self.nr_migratetypes > len(TYPE_NAMES) else TYPE_NAMES
+        return tuple(NAME_OF_LETTER[letter] for letter in self.letters)
 
 
 _DECODER = msgspec.json.Decoder(State)

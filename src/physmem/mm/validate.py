@@ -2,13 +2,24 @@
 """Does everything that is known about a zone's frames agree? One pass over lists and frames.
 
 A walk believes nothing that it has not checked, so that it ends on any content of the tables, as
-long as `Memory` and the zones' fixed fields are sound. `mmzone` lists the invariants. Blocks of
-pageblock order and more may both be free: what kept them apart (a reserved or isolated pageblock)
-leaves no trace when it goes.
+long as `Memory` and the zones' fixed fields are sound. `mmzone` lists the invariants. Where
+there is TYPED_BARRIER, blocks of pageblock order and more may both be free: what kept them apart (a
+reserved or isolated pageblock) leaves no trace when it goes.
 """
 
 from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
+from physmem.mm.features import (
+    FREE_HIGHATOMIC,
+    FREES_READ_BLOCK_TYPE,
+    HOT_COLD,
+    ISOLATED_IS_FREE,
+    LIST_TYPE_IS_BLOCK_TYPE,
+    RESERVE_BLOCKS,
+    TYPED_BARRIER,
+)
+from physmem.mm.free_area import run_length
+from physmem.mm.hot_cold import COLD, NR_HOT_COLD_LISTS
 from physmem.mm.lists import memory_at
 from physmem.mm.mmzone import (
     HEAD_IN_USE,
@@ -31,7 +42,8 @@ from physmem.mm.mmzone import (
 )
 from physmem.mm.page_free import page_zone
 from physmem.mm.pageblock import NO_TYPE, get_pageblock_migratetype
-from physmem.mm.pcp import NR_LOWORDER_PCP_LISTS, PCP_BATCH_SCALE_MAX, pindex_to_order
+from physmem.mm.pcp import NR_LOWORDER_PCP_LISTS, pindex_to_order
+from physmem.mm.pcp_tuning import PCP_BATCH_SCALE_MAX
 
 WHOLE = 0
 WILD_LINK = 1
@@ -60,6 +72,8 @@ NR_ISOLATED = 23
 NR_HIGHATOMIC = 24
 BAD_FLAGS = 25
 TOO_MUCH = 26
+NR_FREE_HIGHATOMIC = 27
+BLOCK_LIST = 28
 
 ORDER = 0
 LIST = 1
@@ -96,7 +110,8 @@ def check_ring(m: Memory, zone: Zone, head: int, mark: int, report: Array[i64]) 
             return broken(report, WILD_LINK, before, head, pfn)
         if m.mem_map[pfn].prev != before:
             return broken(report, ONE_WAY_LINK, pfn, before, int(m.mem_map[pfn].prev))
-        if pfn & (size - 1) or pfn < zone.start_pfn or pfn + size > zone.end_pfn:
+        run = 1 if on_pcp else run_length(zone, pfn)
+        if pfn & (size - 1) or pfn < zone.start_pfn or pfn + run * size > zone.end_pfn:
             return broken(report, PCP_PLACE if on_pcp else BAD_PLACE, pfn, size, 0)
         if m.mem_map[pfn].order != mark:
             return broken(report, WRONG_MARK, pfn, mark, int(m.mem_map[pfn].order))
@@ -104,7 +119,7 @@ def check_ring(m: Memory, zone: Zone, head: int, mark: int, report: Array[i64]) 
             return broken(report, FLAGS_ON_LIST, pfn, 0, int(m.mem_map[pfn].flags))
         if not on_pcp and m.mem_map[pfn].zone != zone.number:
             return broken(report, WRONG_ZONE, pfn, zone.number, int(m.mem_map[pfn].zone))
-        length += 1
+        length += run
         before = pfn
         pfn = int(m.mem_map[pfn].next)
     if m.mem_map[head].prev != before:
@@ -119,6 +134,7 @@ def check_free_lists(m: Memory, zone: Zone, report: Array[i64]) -> int:
     blocks = 0
     free = 0
     cma = 0
+    highatomic = 0
     report[CPU] = NONE
     for order in range(NR_PAGE_ORDERS):
         listed = 0
@@ -138,10 +154,12 @@ def check_free_lists(m: Memory, zone: Zone, report: Array[i64]) -> int:
                     return broken(report, WRONG_TYPE, pfn, mt, int(m.mem_map[pfn].mt))
                 pfn = int(m.mem_map[pfn].next)
             listed += length
-            if mt != zone.isolate_type:
+            if mt != zone.isolate_type or zone.features & ISOLATED_IS_FREE:
                 free += length << order
             if mt == zone.cma_type:
                 cma += length << order
+            elif mt == MIGRATE_HIGHATOMIC:
+                highatomic += length << order
         report[LIST] = NONE
         if listed != zone.free_area[order].nr_free:
             return broken(report, NR_FREE, NONE, listed, zone.free_area[order].nr_free)
@@ -152,12 +170,16 @@ def check_free_lists(m: Memory, zone: Zone, report: Array[i64]) -> int:
         return broken(report, NR_FREE_PAGES, NONE, free, zone.nr_free_pages)
     if cma != zone.nr_free_cma:
         return broken(report, NR_FREE_CMA, NONE, cma, zone.nr_free_cma)
+    if zone.features & FREE_HIGHATOMIC and highatomic != zone.nr_free_highatomic:
+        return broken(report, NR_FREE_HIGHATOMIC, NONE, highatomic, zone.nr_free_highatomic)
     return WHOLE
 
 
 @kernel
 def pcp_type_fits(zone: Zone, pindex: int, mt: int) -> bool:
     """Tell whether a frame with this cached type may be on a per-CPU list."""
+    if zone.features & HOT_COLD:
+        return pindex < NR_HOT_COLD_LISTS and mt <= zone.isolate_type
     if pindex >= NR_LOWORDER_PCP_LISTS:
         movable = pindex > NR_LOWORDER_PCP_LISTS
         if mt < MIGRATE_PCPTYPES:
@@ -175,6 +197,7 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
     pcp = zone.pageset[cpu]
     blocks = 0
     frames = 0
+    cold = 0
     report[CPU] = cpu
     for pindex in range(NR_PCP_LISTS):
         order = pindex_to_order(zone, pindex)
@@ -186,10 +209,12 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
             return reason
         blocks += report[LENGTH]
         frames += report[LENGTH] << order
+        if pindex == COLD and zone.features & HOT_COLD:
+            cold = report[LENGTH]
         pfn = int(m.mem_map[head].next)
         while pfn != head:
             mt = int(m.mem_map[pfn].mt)
-            if not pcp_type_fits(zone, pindex, mt):
+            if zone.features & FREES_READ_BLOCK_TYPE == 0 and not pcp_type_fits(zone, pindex, mt):
                 return broken(report, PCP_TYPE, pfn, pindex, mt)
             pfn = int(m.mem_map[pfn].next)
     report[ORDER] = NONE
@@ -197,28 +222,51 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
     report[LENGTH] = blocks
     if frames != pcp.count:
         return broken(report, PCP_COUNT, NONE, frames, pcp.count)
-    if pcp.batch < 1 or pcp.high < 0 or not 0 <= pcp.free_factor <= PCP_BATCH_SCALE_MAX:
+    if pcp.cold_count != cold:
+        return broken(report, PCP_COUNT, NONE, cold, pcp.cold_count)
+    if pcp.cold_high < 0 or (zone.features & HOT_COLD and pcp.cold_batch < 1):
+        return broken(report, PCP_SIZES, NONE, pcp.cold_high, pcp.cold_batch)
+    if (
+        pcp.batch < 1
+        or pcp.high < 0
+        or not 0 <= pcp.free_factor <= PCP_BATCH_SCALE_MAX
+        or not 0 <= pcp.alloc_factor <= PCP_BATCH_SCALE_MAX
+        or not 0 <= pcp.high_min <= pcp.high_max
+        or pcp.free_count < 0
+    ):
         return broken(report, PCP_SIZES, NONE, pcp.high, pcp.batch)
     return WHOLE
 
 
 @kernel
-def check_block(zone: Zone, pfn: int, order: int, report: Array[i64]) -> int:
-    """Check that nothing lies inside a free block or one on a per-CPU list."""
-    report[ORDER] = order
-    for frame in range(pfn + 1, pfn + (1 << order)):
+def check_block_list(zone: Zone, pfn: int, order: int, report: Array[i64]) -> int:
+    """Check that the pageblocks of a free block have the type of the list that it is on."""
+    mt = int(zone.mem_map[pfn].mt)
+    for frame in range(pfn, pfn + (1 << order), 1 << zone.pageblock_order):
+        own = get_pageblock_migratetype(zone, frame)
+        if own != mt:
+            report[ORDER] = order
+            return broken(report, BLOCK_LIST, frame, own, mt)
+    return WHOLE
+
+
+@kernel
+def check_block(zone: Zone, pfn: int, frames: int, report: Array[i64]) -> int:
+    """Check that nothing lies inside a free block (or a run), or one on a per-CPU list."""
+    for frame in range(pfn + 1, pfn + frames):
         if zone.mem_map[frame].order != 0:
             return broken(report, NESTED, frame, pfn, int(zone.mem_map[frame].order))
         if zone.mem_map[frame].flags != 0:
             return broken(report, USED_INSIDE, frame, pfn, int(zone.mem_map[frame].flags))
-    report[ORDER] = NONE
     return WHOLE
 
 
 @kernel
 def check_merged(zone: Zone, pfn: int, order: int, report: Array[i64]) -> int:
     """Check that the buddy of a free block is not free in the same order."""
-    if order >= zone.pageblock_order or order >= zone.max_order:
+    if order >= zone.max_order:
+        return WHOLE
+    if order >= zone.pageblock_order and zone.features & TYPED_BARRIER:
         return WHOLE
     buddy = pfn ^ (1 << order)
     if zone.mem_map[buddy].order == order + 1 and zone.mem_map[buddy].zone == zone.number:
@@ -250,17 +298,26 @@ def check_frames(m: Memory, zone: Zone, listed: int, report: Array[i64]) -> int:
         order = mark - 1 if free else mark & ~HEAD_ON_PCP
         if order > zone.max_order or pfn & ((1 << order) - 1) or pfn + (1 << order) > m.max_pfn:
             return broken(report, BAD_PLACE, pfn, 1 << order, mark)
-        reason = check_block(zone, pfn, order, report)
+        run = run_length(zone, pfn) if free else 1
+        if pfn + (run << order) > m.max_pfn:
+            return broken(report, BAD_PLACE, pfn, run << order, mark)
+        report[ORDER] = order
+        reason = check_block(zone, pfn, run << order, report)
         if reason == WHOLE and free:
             reason = check_merged(zone, pfn, order, report)
+            if reason == WHOLE and zone.features & LIST_TYPE_IS_BLOCK_TYPE:
+                reason = check_block_list(zone, pfn, order, report)
         if reason != WHOLE:
             return reason
-        # spans of nodes may interleave: what is another zone's is counted there
-        if page_zone(m, pfn) == zone.number:
-            heads += 1
-            if get_pageblock_migratetype(zone, pfn) == NO_TYPE:
-                return broken(report, BLOCK_TYPE, pfn, zone.isolate_type, NO_TYPE)
-        pfn += 1 << order
+        report[ORDER] = NONE
+        for block in range(run):
+            at = pfn + (block << order)
+            # spans of nodes may interleave: what is another zone's is counted there
+            if page_zone(m, at) == zone.number:
+                heads += 1
+                if get_pageblock_migratetype(zone, at) == NO_TYPE:
+                    return broken(report, BLOCK_TYPE, at, zone.isolate_type, NO_TYPE)
+        pfn += run << order
     if heads != listed:
         return broken(report, UNLISTED, NONE, listed, heads)
     return WHOLE
@@ -283,9 +340,11 @@ def check_sizes(zone: Zone, report: Array[i64]) -> int:
             return broken(report, BLOCK_TYPE, pfn, zone.isolate_type, mt)
         isolated += int(mt == zone.isolate_type)
         highatomic += int(mt == MIGRATE_HIGHATOMIC)
+    if zone.features & ISOLATED_IS_FREE:
+        isolated = 0  # such a kernel does not count them, and a fallback may claim one
     if isolated != zone.nr_isolate_pageblock:
         return broken(report, NR_ISOLATED, NONE, isolated, zone.nr_isolate_pageblock)
-    reserved = highatomic << zone.pageblock_order
+    reserved = 0 if zone.features & RESERVE_BLOCKS else highatomic << zone.pageblock_order
     if reserved != zone.nr_reserved_highatomic:
         return broken(report, NR_HIGHATOMIC, NONE, reserved, zone.nr_reserved_highatomic)
     return WHOLE

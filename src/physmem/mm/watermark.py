@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Watermarks: may a zone serve a request without going below its reserves?
 
-Linux: zone_watermark_fast(), __zone_watermark_ok(), mm/page_alloc.c (6.1)
+Linux: zone_watermark_fast(), __zone_watermark_ok(), mm/page_alloc.c (6.1, 6.12)
 """
 
 from physmem.lib.jit import inlined, kernel
@@ -12,15 +12,18 @@ from physmem.mm.alloc_flags import (
     ALLOC_NON_BLOCK,
     ALLOC_OOM,
     ALLOC_RESERVES,
+    ALLOC_WMARK_HIGH,
     ALLOC_WMARK_MASK,
     ALLOC_WMARK_MIN,
 )
+from physmem.mm.features import BOOST_NEEDS_MIN_RESERVE, FREE_HIGHATOMIC, HALVING_WATERMARK
 from physmem.mm.gfp_bits import GFP_ATOMIC_BIT
 from physmem.mm.mmzone import (
     MIGRATE_HIGHATOMIC,
     MIGRATE_PCPTYPES,
     NONE,
     WMARK_MIN,
+    ZONE_BELOW_HIGH,
     Zone,
 )
 
@@ -50,10 +53,39 @@ def unusable_free(zone: Zone, order: int, alloc_flags: int) -> int:
     """
     unusable = (1 << order) - 1
     if not alloc_flags & ALLOC_RESERVES:
-        unusable += zone.nr_reserved_highatomic
+        if zone.features & FREE_HIGHATOMIC:
+            unusable += zone.nr_free_highatomic
+        else:
+            unusable += zone.nr_reserved_highatomic
     if zone.cma_type != NONE and not alloc_flags & ALLOC_CMA:
         unusable += zone.nr_free_cma
     return unusable
+
+
+@kernel
+def halving_watermark_ok(
+    zone: Zone, order: int, mark: int, classzone_idx: int, alloc_flags: int
+) -> bool:
+    """Tell whether enough is free in blocks of each size: half of the mark for each order more.
+
+    What 2.6.24 calls ALLOC_HIGH is ALLOC_MIN_RESERVE here, its ALLOC_HARDER is ALLOC_NON_BLOCK.
+
+    Linux: zone_watermark_ok(), mm/page_alloc.c (2.6.24)
+    """
+    free = zone.nr_free_pages - (1 << order) + 1
+    least = mark
+    if alloc_flags & ALLOC_MIN_RESERVE:
+        least -= least // 2
+    if alloc_flags & ALLOC_NON_BLOCK:
+        least -= least // 4
+    if free <= least + zone.lowmem_reserve[classzone_idx]:
+        return False
+    for current in range(order):
+        free -= zone.free_area[current].nr_free << current
+        least >>= 1
+        if free <= least:
+            return False
+    return True
 
 
 @kernel
@@ -64,6 +96,8 @@ def zone_watermark_ok(
 
     Linux: __zone_watermark_ok(), mm/page_alloc.c (6.1.116+)
     """
+    if zone.features & HALVING_WATERMARK:
+        return halving_watermark_ok(zone, order, mark, highest_zoneidx, alloc_flags)
     free = zone.nr_free_pages - unusable_free(zone, order, alloc_flags)
     least = mark
     if alloc_flags & ALLOC_RESERVES:
@@ -110,13 +144,34 @@ def zone_watermark_fast(
             return True
     if zone_watermark_ok(zone, order, mark, highest_zoneidx, alloc_flags):
         return True
+    if zone.features & BOOST_NEEDS_MIN_RESERVE:
+        excepted = alloc_flags & ALLOC_MIN_RESERVE
+    else:
+        excepted = gfp & GFP_ATOMIC_BIT
     if (
         order == 0
-        and gfp & GFP_ATOMIC_BIT
+        and excepted
         and zone.watermark_boost
         and alloc_flags & ALLOC_WMARK_MASK == ALLOC_WMARK_MIN
     ):
         return zone_watermark_ok(
             zone, order, zone.watermark[WMARK_MIN], highest_zoneidx, alloc_flags
         )
+    return False
+
+
+@kernel
+def above_high_mark(
+    zone: Zone, order: int, highest_zoneidx: int, alloc_flags: int, gfp: int
+) -> bool:
+    """Test the high mark at a visit of an allocation, and note when it is not reached.
+
+    Linux: get_page_from_freelist(), mm/page_alloc.c (6.12)
+    """
+    if zone.zone_flags & ZONE_BELOW_HIGH:
+        return False
+    mark = wmark_pages(zone, ALLOC_WMARK_HIGH)
+    if zone_watermark_fast(zone, order, mark, highest_zoneidx, alloc_flags, gfp):
+        return True
+    zone.zone_flags |= ZONE_BELOW_HIGH
     return False

@@ -10,15 +10,17 @@ allocation (`twin` maps recorded frames to ours); under `strict` it frees the fr
 from physmem.lib.jit import inlined, kernel, pointer_to
 from physmem.lib.struct import Array, i64, struct, u32
 from physmem.mm.alloc_flags import ALLOC_PCP_BUSY
+from physmem.mm.features import PCP_AUTO_TUNING
 from physmem.mm.mmzone import NONE, PG_PREPARED, Memory
 from physmem.mm.page_alloc import alloc_pages, bulk_page, bulk_zone
 from physmem.mm.page_free import free_commit, free_prepare, is_in_use, page_zone
-from physmem.mm.pcp import drain_pages_zone, drain_zone_pages
+from physmem.mm.pcp import decay_pcp_high, drain_pages_zone, drain_zone_pages
 from physmem.replay.request import (
     ALLOC,
     BULK,
     BUSY,
     COMMIT,
+    DECAY,
     DRAIN_ALL,
     DRAIN_BATCH,
     FREE,
@@ -49,6 +51,7 @@ class Run:
     bulk_failed: i64
     node_requests: i64
     trace_overflow: i64
+    decays_after_frees: i64  # without a line of their own
     digest: i64  # over all predictions: frames and consequences, in order
     requests: Array[Request]
     expected: Array[i64]
@@ -147,12 +150,27 @@ def do_bulk(m: Memory, r: Run, at: int) -> None:
 def do_drain(m: Memory, r: Run, at: int) -> None:
     """Carry out a drain that came from outside."""
     request = r.requests[at]
-    if request.pfn >= m.nr_zones or request.cpu >= m.nr_cpus:
+    if (request.kind != DECAY and request.pfn >= m.nr_zones) or request.cpu >= m.nr_cpus:
         return
-    if request.kind == DRAIN_ALL:
+    if request.kind == DECAY:
+        if request.pfn:
+            return  # it did not come
+        for number in range(m.nr_zones):
+            decay_pcp_high(m.zones[number], request.cpu)
+    elif request.kind == DRAIN_ALL:
         drain_pages_zone(m.zones[request.pfn], request.cpu)
     else:
         drain_zone_pages(m.zones[request.pfn], request.cpu)
+
+
+@kernel
+def do_decay_after_free(m: Memory, r: Run, at: int) -> None:
+    """More drains than a free causes: its task, a kernel worker, went on to let lists decay."""
+    if r.strict:
+        return
+    r.decays_after_frees += 1
+    for number in range(m.nr_zones):
+        decay_pcp_high(m.zones[number], r.requests[at].cpu)
 
 
 @kernel
@@ -219,9 +237,11 @@ def replay(h: int, end: int) -> int:
             exact = compare_allocation(m, r, at, do_alloc(m, r, at))
         elif kind in (FREE, COMMIT, PREPARE):
             do_free(m, r, at)
+            if m.features & PCP_AUTO_TUNING and r.requests[at].nr_expected > m.trace[0]:
+                do_decay_after_free(m, r, at)
         elif kind == BULK:
             do_bulk(m, r, at)
-        elif kind == DRAIN_ALL or kind == DRAIN_BATCH:
+        elif kind in (DRAIN_ALL, DRAIN_BATCH, DECAY):
             do_drain(m, r, at)
         if not compare_consequences(m, r, at):
             exact = False

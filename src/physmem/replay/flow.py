@@ -10,6 +10,8 @@ IS_BUSY = -2
 """`Lowering.owner` of a free in an interrupt: seen next when taken off a free list."""
 IS_LISTED = -3
 """`Lowering.owner` of a free in an interrupt: seen next on a per-CPU list."""
+IS_DECAY = -4
+"""`Lowering.owner` of the first drain of a decay."""
 LEVELS = 3
 
 K_ALLOC = int(Kind.ALLOC)
@@ -40,6 +42,8 @@ class Flow:
     last_free: i64  # request that drains now belong to, or NO_OWNER
     bulk_row: i64  # row of the bulk call in progress, or NO_OWNER
     bulk_allocs: i64
+    last_time: i64  # of the last free or drain (only where per-CPU lists decay)
+    last_is_free: i64
 
 
 @struct
@@ -63,6 +67,12 @@ class Lowering:
     ev_gfp: Array[u32]
     ev_arg0: Array[i32]
     ev_arg1: Array[i32]
+    ev_time: Array[i64]  # ns; empty where per-CPU lists do not decay
+    ev_worker: Array[u8]  # 1: a kernel worker; empty as ev_time
+    decay_rows: Array[i64]  # ascending: rows before which lists decay unseen; the last: no row
+    decay_cpus: Array[u16]  # by decay row
+    decay_times: Array[i64]  # by decay row: ns
+    seen_decays: Array[i64]  # rows of the first drain of each decay that shows
     node_of_cpu: Array[i64]
     flows: Array[Flow]
     next_seen: Array[u32]  # by frame: row where it is seen next

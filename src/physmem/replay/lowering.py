@@ -6,11 +6,13 @@ the same task and context that follows it; a drain to the free that it follows.
 """
 
 from physmem.lib.jit import inlined, kernel, pointer_to
-from physmem.lib.struct import Array, i32, u16
+from physmem.lib.struct import Array, i32, i64, u16
 from physmem.replay.busy import find_busy, note_busy
+from physmem.replay.decay import find_seen_decays
 from physmem.replay.flow import (
     ABSENT,
     HARDIRQ,
+    IS_DECAY,
     K_ALLOC,
     K_BATCHED,
     K_BULK,
@@ -32,11 +34,13 @@ from physmem.replay.request import (
     BULK,
     BUSY,
     COMMIT,
+    DECAY,
     DRAIN_ALL,
     DRAIN_BATCH,
     EARLY,
     FREE,
     PREPARE,
+    UNSEEN,
 )
 
 lowering_at = pointer_to(Lowering)
@@ -138,14 +142,10 @@ def _pack(w: Lowering, row: int) -> int:
     )
 
 
-@kernel
-def lower(h: int) -> int:
-    """Turn rows into requests and group the consequences by request; how many of those."""
-    w = lowering_at(h)
-    n = len(w.ev_kind)
-    if w.use_outcomes:
-        find_busy(w)
-    for row in range(n):
+@inlined
+def lower_rows(w: Lowering, start: int, end: int) -> None:
+    """Turn some rows into requests."""
+    for row in range(start, end):
         kind = w.ev_kind[row]
         context = w.ev_context[row]
         level = 2 if context & HARDIRQ else 1 if context & SOFTIRQ else 0
@@ -162,6 +162,8 @@ def lower(h: int) -> int:
             flow.last_pending = row
             flow.pending += 1
         elif kind == K_DRAIN:
+            if w.owner[row] == IS_DECAY:
+                flow.last_free = _append(w, row, DECAY)
             at = flow.last_free
             w.owner[row] = at
             if at != NO_OWNER:
@@ -188,6 +190,7 @@ def lower(h: int) -> int:
                 prepared = w.last_prepared[w.ev_pfn[row]]
                 if prepared != ABSENT:
                     w.requests[prepared].kind = PREPARE
+                    w.requests[at].order = w.requests[prepared].order  # the line always says 0
                     w.last_prepared[w.ev_pfn[row]] = ABSENT
             flow.last_free = at
         elif kind == K_BULK:
@@ -210,7 +213,6 @@ def lower(h: int) -> int:
             if kind == K_DRAIN_ALL:
                 w.requests[at].cpu = w.ev_arg0[row]
             flow.last_free = at
-    return _group(w)
 
 
 @inlined
@@ -230,3 +232,30 @@ def _group(w: Lowering) -> int:
             w.expected[request.first + request.nr_expected] = _pack(w, row)
             request.nr_expected += 1
     return first + w.nr_unexplained
+
+
+@kernel
+def lower(h: int) -> int:
+    """Turn rows into requests and group the consequences by request; how many of those."""
+    w = lowering_at(h)
+    if w.use_outcomes:
+        find_busy(w)
+    for at in range(len(w.seen_decays)):
+        w.owner[w.seen_decays[at]] = IS_DECAY
+    row = 0
+    for part in range(len(w.decay_rows)):
+        end = int(w.decay_rows[part])
+        lower_rows(w, row, end)
+        row = end
+        if part < len(w.decay_cpus):
+            at = _append(w, min(row, len(w.ev_kind) - 1), DECAY)
+            w.requests[at].cpu = w.decay_cpus[part]
+            w.requests[at].race = UNSEEN
+            w.outcome[at] = w.decay_times[part]
+    return _group(w)
+
+
+@kernel
+def seen_decays(h: int, seen: Array[i64]) -> int:
+    """Rows of the first drain of each decay that shows; how many."""
+    return find_seen_decays(lowering_at(h), seen)

@@ -41,11 +41,11 @@ class Move:
 
     def apply(self, requests: Requests) -> None:
         """Change the order."""
-        _shift(requests, self.source, self.target)
+        requests.shift(self.source, self.target)
 
     def undo(self, requests: Requests) -> None:
         """Change it back."""
-        _shift(requests, self.target, self.source)
+        requests.shift(self.target, self.source)
 
     def mark(self, requests: Requests) -> None:
         """Count the race on the moved request (after `apply`)."""
@@ -74,13 +74,6 @@ class Toggle:
     def mark(self, requests: Requests) -> None:
         """Count the race (after `apply`)."""
         requests.requests["race"][self.source] |= rq.REORDERED | rq.COUNTED
-
-
-def _shift(requests: Requests, source: int, target: int) -> None:
-    low, high = min(source, target), max(source, target) + 1
-    step = -1 if source < target else 1
-    for array in (requests.requests, requests.outcome):
-        array[low:high] = np.roll(array[low:high], step)
 
 
 def candidates(

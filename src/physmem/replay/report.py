@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a replay found: figures, races, the first divergence and the rule behind it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from physmem.mm.compare import Comparison
@@ -24,6 +24,15 @@ class RaceLine:
 
     line: int
     what: str
+
+
+@dataclass(frozen=True)
+class Decays:
+    """Decays of per-CPU lists: seen in the trace, inferred, and inferred with an outcome's help."""
+
+    seen: int = 0
+    inferred: int = 0
+    moved: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class Result:
     bulk_pages : frames taken by the bulk allocator without an event
     node_requests : allocations that must have asked for another node than the CPU's
     races : decided with the help of an outcome (none under --strict)
+    decays : decays of per-CPU lists that show, that do not, and those of the latter whose time an
+        outcome told (nothing of it where the kernel's lists do not decay)
     final : the state at the end against the recorded one; None when none was recorded
     state : the state at the end
     seconds : of separating requests from outcomes and of replaying them; without compiling
@@ -110,6 +121,7 @@ class Result:
     node_requests: int
     lost_events: int
     races: tuple[RaceLine, ...]
+    decays: Decays
     zones: tuple[ZoneResult, ...]
     first_divergence: FirstDivergence | None
     final: Comparison | None
@@ -172,6 +184,7 @@ class Result:
             "lost_events": self.lost_events,
             "races": len(self.races),
             "race_lines": [{"line": race.line, "what": race.what} for race in self.races],
+            "decays": asdict(self.decays),
             "zones": [
                 {
                     "node": zone.node,

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from physmem.lib.jit import ready
 from physmem.lib.struct import address, attach, dtype_of
+from physmem.replay.decay import NEVER, Decays, no_decays, unseen_decays, workers
 from physmem.replay.flow import ABSENT, IN_INTERRUPT, LEVELS, NO_OWNER, Flow, Lowering
-from physmem.replay.lowering import lower, number_flows
+from physmem.replay.lowering import lower, number_flows, seen_decays
 from physmem.replay.request import COUNTED, Request
 from physmem.trace.events import Events
 
@@ -33,11 +34,13 @@ class Requests:
     ----------
     requests : (n,) Request records in the order in which they are carried out
     expected : (k,) int64, packed consequences grouped by request
-    outcome : (n,) int64, frame of each allocation (-1: failed; no allocation)
+    outcome : (n,) int64, frame of each allocation (-1: failed; no allocation); of a decay that no
+        line shows: when it is assumed to come, ns
     owner : (rows,) int32, by row of the events: request of a consequence, or -1
     unexplained : consequences that belong to no request
     flow_of_task : (rows,) int32, number of the task of each row
     context : (rows,) uint8, as in the events
+    time : (rows,) int64, ns; empty where per-CPU lists do not decay, or no time is known
     """
 
     requests: NDArray[Any]
@@ -48,9 +51,17 @@ class Requests:
     unexplained: int
     flow_of_task: NDArray[np.int32]
     context: NDArray[np.uint8]
+    time: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.requests)
+
+    def shift(self, source: int, target: int) -> None:
+        """Carry request `source` out at position `target` of the order; the others make room."""
+        low, high = min(source, target), max(source, target) + 1
+        step = -1 if source < target else 1
+        for array in (self.requests, self.outcome):
+            array[low:high] = np.roll(array[low:high], step)
 
     @cached_property
     def in_interrupt(self) -> NDArray[np.bool_]:
@@ -70,7 +81,12 @@ class Requests:
 
 
 def lower_events(
-    events: Events, *, max_pfn: int, cpu_node: tuple[int, ...], strict: bool
+    events: Events,
+    *,
+    max_pfn: int,
+    cpu_node: tuple[int, ...],
+    strict: bool,
+    decays: bool = False,
 ) -> Requests:
     """Separate requests from outcomes.
 
@@ -84,6 +100,8 @@ def lower_events(
         Node of each CPU.
     strict : bool
         Use no outcome at all, not even its place among the lines.
+    decays : bool
+        The per-CPU lists decay once a second; `events` have the column `ts`, or no decay is known.
     """
     n = len(events)
     flows, nr_flows = _number_flows(events, len(cpu_node))
@@ -95,6 +113,8 @@ def lower_events(
     flow_table = np.zeros(nr_flows * LEVELS, dtype_of(Flow))
     for name in ("reserved", "last_free", "bulk_row"):
         flow_table[name] = NO_OWNER
+    flow_table["last_time"] = NEVER
+    timed = decays and not strict and "ts" in events.columns
     arrays: dict[str, NDArray[Any]] = {
         "ev_kind": events.kind,
         "ev_cpu": events.cpu,
@@ -111,15 +131,28 @@ def lower_events(
         "flows": flow_table,
         "next_seen": np.empty(0 if strict else max_pfn, np.uint32),
         "last_prepared": np.full(max_pfn, ABSENT, np.uint32),
-        "requests": np.zeros(n + 2, dtype_of(Request)),
+        "ev_time": events.ts if timed else np.empty(0, np.int64),
+        "ev_worker": workers(events) if timed else np.empty(0, np.uint8),
         "owner": np.full(n, NO_OWNER, np.int32),
         "chain": np.empty(n, np.uint32),
         "expected": np.empty(n, np.int64),
-        "outcome": np.empty(n + 2, np.int64),
     }
     kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     for name, array in kept.items():
         attach(record, name, array)
+    found = _find_decays(work, events, len(cpu_node)) if timed else no_decays(n)
+    most = n + len(found.rows) + 2
+    more: dict[str, NDArray[Any]] = {
+        "decay_rows": found.rows,
+        "decay_cpus": found.cpus,
+        "decay_times": found.times,
+        "seen_decays": found.seen,
+        "requests": np.zeros(most, dtype_of(Request)),
+        "outcome": np.empty(most, np.int64),
+    }
+    for name, array in more.items():
+        attach(record, name, array)
+    kept |= more
     consequences = ready(lower)(address(work))
     nr_requests = int(record["nr_requests"])
     return Requests(
@@ -131,7 +164,17 @@ def lower_events(
         unexplained=int(record["nr_unexplained"]),
         flow_of_task=flows,
         context=events.context,
+        time=kept["ev_time"],
     )
+
+
+def _find_decays(work: NDArray[Any], events: Events, nr_cpus: int) -> Decays:
+    """Decays that show, and where the others should be."""
+    if not len(events):
+        return no_decays(0)
+    seen: Any = np.empty(len(events), np.int64)
+    count = ready(seen_decays)(address(work), seen)
+    return unseen_decays(events.ts, events.cpu, seen[:count].copy(), nr_cpus)
 
 
 def _number_flows(events: Events, nr_cpus: int) -> tuple[NDArray[np.int32], int]:

@@ -2,7 +2,7 @@
 """Running the requests over a machine: checkpoints, the search for races, what diverged."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from physmem.lib.jit import ready
 from physmem.lib.struct import address, attach, dtype_of
 from physmem.machine.tables import Tables
 from physmem.mm.tracepoint import unpack
+from physmem.replay.decay_moves import DecayMove, DecayToggle, decay_changes
 from physmem.replay.engine import Run, replay
 from physmem.replay.races import LOOK_AHEAD, Move, Toggle, candidates
 from physmem.replay.request import ALLOC
@@ -31,6 +32,12 @@ MIN_RACES = 3
 TRIALS_PER_RACE = 40
 MIN_PROGRESS = 64
 """Requests that must go by without a difference before an explanation is believed."""
+DECAY_LOOK_AHEAD = 50_000
+DECAY_TRIALS = 6_000
+"""Trials of other times for decays, in all."""
+WORTH_A_CHECKPOINT = 2_000
+"""Requests that trials of decays need not carry out again and again."""
+Change = Move | Toggle | DecayMove | DecayToggle
 _COPIED = ("memory", "mem_map", "zones", "pageset", "pageblock_flags")
 _COUNTED = ("twin", "zone_requests", "zone_exact")
 
@@ -92,6 +99,7 @@ class Runner:
         allowed = int(RACES_PER_EVENT * len(requests.owner))
         self.races_left = 0 if strict else max(MIN_RACES, allowed - len(requests.races))
         self.trials_left = self.races_left * TRIALS_PER_RACE
+        self.decay_trials_left = DECAY_TRIALS
 
     @property
     def stats(self) -> Any:
@@ -207,23 +215,13 @@ class Runner:
         after = self.save(at + 1)
         emitted = self.tables.trace[: 1 + min(int(self.tables.trace[0]), 1 << 16)].copy()
         found = self.divergence(at)
-        best: Move | Toggle | None = None
-        best_stop = at
-        for candidate in candidates(self.requests, at, found.expected, found.predicted):
-            origin = self._checkpoint_before(candidate.first)
-            if origin is None:
-                continue
-            if self.trials_left == 0:
-                break
-            self.trials_left -= 1
-            self.restore(origin)
-            candidate.apply(self.requests)
-            stop = self._advance(min(at + LOOK_AHEAD, len(self.requests)))
-            candidate.undo(self.requests)
-            if stop > best_stop:
-                best, best_stop = candidate, stop
-            if stop >= min(at + LOOK_AHEAD, len(self.requests)):
-                break
+        best, best_stop = self._best_decay(at)
+        look_ahead = DECAY_LOOK_AHEAD if len(self.requests.time) else LOOK_AHEAD
+        if best_stop < min(at + look_ahead, len(self.requests)):
+            races = candidates(self.requests, at, found.expected, found.predicted)
+            other, other_stop = self._best(at, races, look_ahead)
+            if other_stop > best_stop:
+                best, best_stop = other, other_stop
         if best is None or best_stop < min(at + MIN_PROGRESS, len(self.requests)):
             self.restore(after)
             self.tables.trace[: len(emitted)] = emitted
@@ -233,10 +231,60 @@ class Runner:
             return None
         best.apply(self.requests)
         best.mark(self.requests)
-        self.races_left -= 1
+        if isinstance(best, Move | Toggle):
+            self.races_left -= 1
         self.checkpoints = [kept for kept in self.checkpoints if kept.at <= origin.at]
         self.restore(origin)
         return origin.at
+
+    def _best_decay(self, at: int) -> tuple[Change | None, int]:
+        """Other time of a decay with which the replay gets farthest, and where it stops then."""
+        best: Change | None = None
+        best_stop = at
+        end = min(at + DECAY_LOOK_AHEAD, len(self.requests))
+        for changes in decay_changes(self.requests, at):
+            if not changes or best_stop >= end or self.decay_trials_left <= 0:
+                continue
+            self._checkpoint_at(min(change.first for change in changes), at)
+            trials, self.trials_left = self.trials_left, self.decay_trials_left
+            change, stop = self._best(at, changes, DECAY_LOOK_AHEAD)
+            self.decay_trials_left, self.trials_left = self.trials_left, trials
+            if stop > best_stop:
+                best, best_stop = change, stop
+        return best, best_stop
+
+    def _best(
+        self, at: int, changes: Iterable[Change], look_ahead: int
+    ) -> tuple[Change | None, int]:
+        """Change with which the replay gets farthest, and where it stops then."""
+        best: Change | None = None
+        best_stop = at
+        end = min(at + look_ahead, len(self.requests))
+        for change in changes:
+            origin = self._checkpoint_before(change.first)
+            if origin is None:
+                continue
+            if self.trials_left == 0:
+                break
+            self.trials_left -= 1
+            self.restore(origin)
+            change.apply(self.requests)
+            stop = self._advance(end)
+            change.undo(self.requests)
+            if stop > best_stop:
+                best, best_stop = change, stop
+            if stop >= end:
+                break
+        return best, best_stop
+
+    def _checkpoint_at(self, first: int, at: int) -> None:
+        """Make trials that begin at `first` cheap; the answers up to `at` are as recorded."""
+        origin = self._checkpoint_before(first)
+        if origin is None or first >= at or first - origin.at < WORTH_A_CHECKPOINT:
+            return
+        self.restore(origin)
+        self._advance(first)
+        self._keep(self.save(first))
 
     def _checkpoint_before(self, at: int) -> Checkpoint | None:
         before = [kept for kept in self.checkpoints if kept.at <= at]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from physmem.lib.jit import kernel, ready
 from physmem.lib.struct import Array, address, u32
 from physmem.machine.tables import Tables, nr_pageblocks
+from physmem.mm.free_area import run_length
 from physmem.mm.lists import memory_at
 
 NO_MEMORY = 255
@@ -29,12 +30,13 @@ def count_free(h: int, number: int, counts: Array[u32]) -> int:
             head = zone.free_area[order].head[mt]
             pfn = int(zone.mem_map[head].next)
             while pfn != head:
-                total += 1 << order
+                frames = run_length(zone, pfn) << order
+                total += frames
                 first = (pfn >> block) - zone.first_block
-                if order <= block:
-                    counts[first] += 1 << order
+                if order < block:
+                    counts[first] += frames
                 else:
-                    for at in range(first, first + (1 << (order - block))):
+                    for at in range(first, first + (frames >> block)):
                         counts[at] += 1 << block
                 pfn = int(zone.mem_map[pfn].next)
     return total

@@ -15,14 +15,17 @@ from physmem.lib.struct import address
 from physmem.machine.layout import Layout, zone_names
 from physmem.machine.load import fill_tables, read_tables
 from physmem.machine.machine import Machine
-from physmem.machine.profiles import PROFILES
+from physmem.machine.profiles import PROFILES, feature_bits
 from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
 from physmem.mm.compare import compare_states
+from physmem.mm.features import PCP_AUTO_TUNING
 from physmem.mm.state import State
 from physmem.replay import request as rq
+from physmem.replay.columns import profile_for, replay_columns
 from physmem.replay.engine import replay
 from physmem.replay.lowering import lower
 from physmem.replay.report import (
+    Decays,
     FirstDivergence,
     RaceLine,
     Result,
@@ -38,22 +41,8 @@ from physmem.replay.sample import Samples
 from physmem.replay.zone_address import number_zones
 from physmem.trace.capture import Capture, read_capture
 from physmem.trace.events import Events
-
-COLUMNS = (
-    "line",
-    "cpu",
-    "pid",
-    "context",
-    "preempt",
-    "kind",
-    "pfn",
-    "order",
-    "migratetype",
-    "gfp",
-    "arg0",
-    "arg1",
-)
-"""Columns of a capture that a replay reads."""
+from physmem.trace.profile import profile_of
+from physmem.trace.window import window
 
 _RACE_TEXT = (
     (rq.BUSY, "freed in an interrupt that found the per-CPU lists locked: straight to free lists"),
@@ -79,6 +68,7 @@ def layout_of(capture: Capture) -> Layout:
         cpu_node=tuple(machine.cpu_node),
         node_distance=tuple(tuple(row) for row in machine.node_distance),
         thp=machine.thp,
+        kernel=profile_for(capture.info),
     )
 
 
@@ -109,7 +99,7 @@ class RecordedMachine(Machine):
         what that use changed.
         """
         if not isinstance(capture, Capture):
-            capture = read_capture(capture, columns=COLUMNS)
+            capture = read_capture(capture, columns=replay_columns)
         self.tracing()
         session = Session.prepare(capture, strict=strict, tables=self.tables)
         return session.run(progress)
@@ -166,7 +156,8 @@ class Session:
         """
         state = _start_state(capture)
         layout = layout_of(capture)
-        events = capture.events[capture.info.state0_row or 0 : capture.info.state1_row]
+        begin, end = window(capture)
+        events = capture.events[begin:end]
         if len(events) and int(events.cpu.max()) >= layout.nr_cpus:
             row = int(np.argmax(events.cpu >= layout.nr_cpus))
             msg = (
@@ -188,6 +179,7 @@ class Session:
             max_pfn=int(tables.memory[0]["max_pfn"]),
             cpu_node=layout.cpu_node,
             strict=strict,
+            decays=bool(feature_bits(layout.kernel) & PCP_AUTO_TUNING),
         )
         seconds = time.perf_counter() - start
         return cls(capture, layout, events, requests, tables, strict, seconds, origin=origin)
@@ -275,13 +267,14 @@ class Session:
             node_requests=int(stats["node_requests"]),
             lost_events=self.capture.info.lost,
             races=self._races(),
+            decays=self._decays(),
             zones=zones,
             first_divergence=None if first is None else self._describe(first),
             final=None if state1 is None else compare_states(state1, state),
             state=state,
             seconds=runner.seconds + self.lowering_seconds,
             digest=f"{int(stats['digest']):012x}",
-            notes=tuple(_notes(self.capture)),
+            notes=tuple(_notes(self)),
         )
 
     def _races(self) -> tuple[RaceLine, ...]:
@@ -295,6 +288,15 @@ class Session:
                     break
             lines.append(RaceLine(int(self.events.line[request["row"]]), text))
         return tuple(sorted(lines, key=lambda race: race.line))
+
+    def _decays(self) -> Decays:
+        found = self.requests.requests[self.requests.requests["kind"] == rq.DECAY]
+        unseen = found["race"] & rq.UNSEEN > 0
+        return Decays(
+            seen=int((~unseen).sum()),
+            inferred=int((unseen & (found["pfn"] == 0)).sum()),
+            moved=int((unseen & (found["race"] & rq.REORDERED > 0)).sum()),
+        )
 
     def _describe(self, first: Divergence) -> FirstDivergence:
         state = self._state_before(first.request)
@@ -329,14 +331,19 @@ class Session:
         return read_tables(tables, self.layout.zone_names, start.nr_migratetypes)
 
 
-def _notes(capture: Capture) -> Iterator[str]:
+def _notes(session: Session) -> Iterator[str]:
     """What makes an exact replay unlikely from the start."""
-    info = capture.info
-    if info.machine.profile not in PROFILES:
+    info = session.capture.info
+    profile = session.layout.kernel
+    own = not info.machine.kernel or profile_of(info.machine.kernel)[1]
+    if not own or info.machine.profile != profile:
         yield (
-            f"this kernel ({info.machine.kernel}) follows the rules of {info.machine.profile}; this"
-            f" version of physmem knows those of {', '.join(PROFILES)}: expect differences"
+            f"this kernel ({info.machine.kernel or 'unknown'}) was replayed with the rules of"
+            f" {profile}, the nearest of {', '.join(PROFILES)}: expect differences"
         )
+    if feature_bits(profile) & PCP_AUTO_TUNING and not len(session.requests.time):
+        why = "--strict does not infer when" if session.strict else "the trace has no times"
+        yield f"the per-CPU lists of this kernel decay once a second; {why}: expect differences"
     if info.lost:
         yield (
             f"{info.lost:,} events were lost while recording: record again with larger buffers"
@@ -381,5 +388,5 @@ def replay_capture(
         The recorded state contradicts itself.
     """
     if not isinstance(capture, Capture):
-        capture = read_capture(capture, columns=COLUMNS)
+        capture = read_capture(capture, columns=replay_columns)
     return Session.prepare(capture, strict=strict).run(progress)

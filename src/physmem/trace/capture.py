@@ -9,7 +9,7 @@ The key-value metadata hold JSON: `physmem` is a `CaptureInfo`, `physmem.state0`
 import contextlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,8 +240,13 @@ def read_info(path: str | os.PathLike[str]) -> CaptureInfo:
         return info
 
 
-def read_capture(path: str | os.PathLike[str], columns: Iterable[str] | None = None) -> Capture:
+def read_capture(
+    path: str | os.PathLike[str],
+    columns: Iterable[str] | Callable[[CaptureInfo], Iterable[str]] | None = None,
+) -> Capture:
     """Read a capture; `columns` names those that are needed (default: all that it has).
+
+    It may also be a function that tells them when it is given what the capture says of itself.
 
     Raises
     ------
@@ -253,6 +258,8 @@ def read_capture(path: str | os.PathLike[str], columns: Iterable[str] | None = N
     from physmem.mm.state import decode_state
 
     with _opened(path) as (file, info):
+        if callable(columns):
+            columns = columns(info)
         wanted = info.columns if columns is None else [c for c in DTYPES if c in set(columns)]
         missing = [column for column in wanted if column not in info.columns]
         if missing:

@@ -126,11 +126,11 @@ def compact_capture(
     [90, 8]
     """
     from physmem.trace.capture import capture_writer, read_capture
+    from physmem.trace.window import window
 
     capture = read_capture(path_in)
     info = capture.info
-    begin = info.state0_row or 0
-    end = info.rows if info.state1_row is None else info.state1_row
+    begin, end = window(capture)
     columns, encoding = _encoded(capture.events[begin:end])
     kept = msgspec.structs.replace(
         info,

@@ -13,7 +13,7 @@ from itertools import groupby
 import msgspec
 
 from physmem.lib.errors import BadInputError
-from physmem.mm.state import State, ZoneState
+from physmem.mm.state import BLOCK_LETTERS_RESERVE, State, ZoneState
 
 LIST_CAP = 100_000
 """Where the kernel stops to count a list: it holds the zone lock while it walks."""
@@ -81,6 +81,12 @@ def _free_row(zone: ZoneState, mt: int, name: str) -> FreeRow:
     return FreeRow(zone.name, name, counts, tuple(length >= LIST_CAP for length in lengths))
 
 
+def _whole_row(zone: ZoneState, mt: int, name: str) -> FreeRow:
+    """Row of a kernel that counts lists to their end."""
+    counts = tuple(len(lists[mt]) for lists in zone.free)
+    return FreeRow(zone.name, name, counts, (False,) * len(counts))
+
+
 def pagetypeinfo_rows(state: State) -> list[NodeTypes]:
     """Contents of /proc/pagetypeinfo for a state, one item per node.
 
@@ -93,11 +99,14 @@ def pagetypeinfo_rows(state: State) -> list[NodeTypes]:
     """
     order = state.pageblock_order
     types = state.type_names[: state.nr_migratetypes]
+    row = _free_row
+    if state.letters == BLOCK_LETTERS_RESERVE:  # a kernel that has no name for ISOLATE
+        types, row = (*types[:-1], "<NULL>"), _whole_row
     letters = state.letters[: state.nr_migratetypes]
     nodes = []
     for node, group in groupby(state.zones, key=lambda zone: zone.node):
         zones = list(group)
-        free = [_free_row(zone, mt, name) for zone in zones for mt, name in enumerate(types)]
+        free = [row(zone, mt, name) for zone in zones for mt, name in enumerate(types)]
         blocks = [BlocksRow(zone.name, pageblock_counts(zone, letters, order)) for zone in zones]
         nodes.append(NodeTypes(node, order, 1 << order, types, free, blocks))
     return nodes

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The direct map as a plain description: which memory with which page size, which table where.
+
+Nothing is written: who wants the entries in simulated memory walks `DirectMap.pieces` and
+`DirectMap.tables`, or listens as they are made (`observer`).
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from physmem.arch.descriptor import Level
+
+
+@dataclass(frozen=True, slots=True)
+class MapPiece:
+    """Physical bytes [start, end), mapped with leaves of up to `size` bytes.
+
+    The outermost leaves may reach beyond the piece: a leaf maps all of its size.
+    """
+
+    start: int
+    end: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TablePages:
+    """Page-table pages taken one after the other.
+
+    Attributes
+    ----------
+    level : level whose entries the tables hold
+    va : first virtual address that the first table covers
+    paddr : physical address of the first table
+    count, stride : number of tables, and bytes from one to the next
+    source : "brk", "memblock", "bootmem", "e820" or "image"
+
+    Examples
+    --------
+    >>> list(TablePages("pte", 0, 0x5000, 3, -0x1000, "memblock").addresses())
+    [20480, 16384, 12288]
+    """
+
+    level: str
+    va: int
+    paddr: int
+    count: int
+    stride: int
+    source: str
+
+    def addresses(self) -> Iterator[int]:
+        """Physical address of each table."""
+        return iter(range(self.paddr, self.paddr + self.count * self.stride, self.stride))
+
+
+class Observer(Protocol):
+    """Is told of each step, in the kernel's order."""
+
+    def on_tables(self, tables: TablePages) -> None:
+        """Tables were taken."""
+
+    def on_piece(self, piece: MapPiece) -> None:
+        """A piece is mapped, its tables are there."""
+
+
+@dataclass
+class DirectMap:
+    """What was mapped, and the tables for it, each in the kernel's order.
+
+    Examples
+    --------
+    >>> made = DirectMap()
+    >>> made.add_piece(MapPiece(0, 1 << 20, 4096))
+    >>> made.nr_tables(), made.max_mapped
+    (0, 1048576)
+    """
+
+    pieces: list[MapPiece] = field(default_factory=list)
+    tables: list[TablePages] = field(default_factory=list)
+    observer: Observer | None = None
+
+    def add_piece(self, piece: MapPiece) -> None:
+        """Note a piece."""
+        self.pieces.append(piece)
+        if self.observer is not None:
+            self.observer.on_piece(piece)
+
+    def add_tables(self, tables: TablePages) -> None:
+        """Note tables; those that follow on from the last ones extend that record."""
+        self.tables.append(tables)
+        if self.observer is not None:
+            self.observer.on_tables(tables)
+
+    def nr_tables(self, level: str | None = None) -> int:
+        """Number of table pages, of one level or all."""
+        return sum(t.count for t in self.tables if level in {None, t.level})
+
+    @property
+    def max_mapped(self) -> int:
+        """First byte behind everything that is mapped."""
+        return max((piece.end for piece in self.pieces), default=0)
+
+    def is_mapped(self, start: int, end: int) -> bool:
+        """The pieces cover [start, end).
+
+        Linux: pfn_range_is_mapped(), arch/x86/mm/init.c (6.1)
+        """
+        for piece in sorted(self.pieces, key=lambda piece: piece.start):
+            if piece.start <= start < piece.end:
+                start = piece.end
+        return start >= end
+
+
+class Slots:
+    """A set of numbers, kept as disjoint ascending ranges.
+
+    Examples
+    --------
+    >>> slots = Slots()
+    >>> slots.add(3, 5); slots.add(5, 9)
+    >>> list(slots.missing(0, 12)), 8 in slots
+    ([(0, 3), (9, 12)], True)
+    """
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        """Add [start, end)."""
+        low = bisect_left(self._ends, start)
+        high = bisect_right(self._starts, end)
+        if low < high:
+            start, end = min(start, self._starts[low]), max(end, self._ends[high - 1])
+        self._starts[low:high] = [start]
+        self._ends[low:high] = [end]
+
+    def missing(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Ranges within [start, end) that are not in the set, ascending."""
+        at = bisect_right(self._ends, start)
+        while start < end:
+            if at == len(self._starts) or self._starts[at] >= end:
+                yield start, end
+                return
+            if start < self._starts[at]:
+                yield start, self._starts[at]
+            start = self._ends[at]
+            at += 1
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect_right(self._starts, number) - 1
+        return at >= 0 and number < self._ends[at]
+
+
+TakeTables = Callable[[str, int, int], Sequence[tuple[int, int, int, str]]]
+"""Gets level, virtual address and number of tables; gives (paddr, count, stride, source) runs."""
+
+
+class _Table:
+    """A table of an upper level: which slots are tables, and which are leaves."""
+
+    def __init__(self) -> None:
+        self.tables: dict[int, _Table] = {}
+        self.lowest = Slots()
+        self.leaves = Slots()
+
+
+class TableTree:
+    """Which page tables exist. A table is taken when it is first needed, top down.
+
+    Parameters
+    ----------
+    levels : of the architecture; folded ones are skipped
+    take : gives the pages
+    made : description to fill in
+
+    Examples
+    --------
+    >>> from physmem.arch.registry import ARCHS
+    >>> made = DirectMap()
+    >>> take = lambda level, va, count: [(0x9000, count, -4096, "memblock")]
+    >>> tree = TableTree(ARCHS["x86_64"].levels, take, made)
+    >>> tree.map(0xFFFF888000000000, 0xFFFF888000100000, {4096})
+    >>> [tables.level for tables in made.tables]
+    ['pud', 'pmd', 'pte']
+    """
+
+    def __init__(self, levels: Sequence[Level], take: TakeTables, made: DirectMap) -> None:
+        self.levels = [level for level in levels if not level.folded]
+        self.take = take
+        self.made = made
+        self.root = _Table()
+
+    def map(self, va: int, end: int, sizes: set[int]) -> None:
+        """Map virtual [va, end) with leaves of these sizes, the largest that its level allows.
+
+        Linux: kernel_physical_mapping_init(), arch/x86/mm/init_64.c (6.1)
+        """
+        if va < end:
+            self._walk(self.root, 0, va, end, sizes)
+
+    def adopt(self, va: int, end: int) -> None:
+        """Tables for all pages of [va, end) exist already: they cost nothing."""
+        take, observed = self.take, self.made
+        self.take = lambda _level, _va, count: [(0, count, 0, "image")]
+        self.made = DirectMap()
+        self.map(va, end, {self.levels[-1].size})
+        self.take, self.made = take, observed
+
+    def _walk(self, table: _Table, depth: int, va: int, end: int, sizes: set[int]) -> None:
+        level = self.levels[depth]
+        low, high = va >> level.shift, (end - 1 >> level.shift) + 1
+        below_is_lowest = depth + 2 == len(self.levels)
+        if level.size in sizes:
+            # what is a table stays one and is filled
+            for slot in sorted(slot for slot in table.tables if low <= slot < high):
+                self._descend(table.tables[slot], depth, slot, (va, end), sizes)
+            table.leaves.add(low, high)
+            return
+        if below_is_lowest:
+            for first, behind in list(table.lowest.missing(low, high)):
+                self._take(depth + 1, first << level.shift, behind - first)
+                table.lowest.add(first, behind)
+            return
+        for slot in range(low, high):
+            if slot not in table.tables:
+                self._take(depth + 1, slot << level.shift, 1)
+                table.tables[slot] = _Table()
+            self._descend(table.tables[slot], depth, slot, (va, end), sizes)
+
+    def _descend(
+        self, table: _Table, depth: int, slot: int, span: tuple[int, int], sizes: set[int]
+    ) -> None:
+        shift = self.levels[depth].shift
+        start, end = max(span[0], slot << shift), min(span[1], slot + 1 << shift)
+        self._walk(table, depth + 1, start, end, sizes)
+
+    def _take(self, depth: int, va: int, count: int) -> None:
+        level = self.levels[depth]
+        span = self.levels[depth - 1].size
+        for paddr, number, stride, source in self.take(level.name, va, count):
+            self.made.add_tables(TablePages(level.name, va, paddr, number, stride, source))
+            va += number * span
