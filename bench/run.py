@@ -20,6 +20,7 @@ from booting import MOST_RATIO as MOST_BOOT_RATIO
 from booting import measure_boot
 from cold import measure_cold
 from importing import measure_import
+from paging import measure_direct_map, measure_faults, measure_oracle, measure_paging
 from replaying import Replays, measure_replay
 
 from physmem.lib.jit import PURE
@@ -137,6 +138,8 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
                 f"{f['import_mb_per_s']:.0f} MB/s, {f['import_lines']:,} lines",
             ),
         ]
+    if "map_4k_mpages_s" in f:
+        lines += paging_rows(f)
     if "cold_kernels_s" in f:
         lines += [
             ("kernels of a replay, compiled", f"{f['cold_kernels_s']:.1f} s", "empty cache"),
@@ -144,6 +147,19 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
             ("first replay of a process", f"{f['warm_replay_s']:.2f} s", "from start to result"),
         ]
     return lines
+
+
+def paging_rows(f: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Lines about page tables."""
+    oracle = max(f.get("unicorn_translate_m_s", 0), f.get("addrxlat_translate_m_s", 0))
+    ratio = f"{f['translate_random_m_s'] / oracle:.0f} times the fastest oracle" if oracle else ""
+    return [
+        ("pages of 4K mapped", f"{f['map_4k_mpages_s']:.0f} M/s", "1 GiB, four levels"),
+        ("pages of 4K unmapped", f"{f['unmap_4k_mpages_s']:.0f} M/s", "tables given back"),
+        ("random addresses translated", f"{f['translate_random_m_s']:.0f} M/s", ratio),
+        ("direct map of 1 TiB, leaves of 1G", f"{f['direct_map_1tib_ms']:.2f} ms", ""),
+        ("page faults of a process", f"{f['faults_m_s']:.1f} M/s", "512 MiB, frames zeroed"),
+    ]
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -199,6 +215,8 @@ def main() -> int:
         figures |= measure_huge(HUGE)
         figures |= measure_boot()
         figures |= measure_import(asked.capture, 3, 2_000_000)
+        figures |= measure_paging(9) | measure_direct_map(5) | measure_faults(3)
+        figures |= measure_oracle()
     if asked.cold:
         figures |= measure_cold(asked.capture)
     show(figures)

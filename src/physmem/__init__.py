@@ -22,23 +22,31 @@ if TYPE_CHECKING:
     from physmem.firmware.hardware import Hardware
     from physmem.lib import errors
     from physmem.lib.errors import (
+        AlreadyMappedError,
         BadCaptureError,
         BadFreeError,
         BadInputError,
         BadMachineError,
+        BadMappingError,
         BadRequestError,
         BadStateError,
         BadTraceError,
         BootAllocError,
         CorruptStateError,
+        MisalignedError,
+        NotCanonicalError,
         OutOfMemoryError,
+        PageFaultError,
         PhysmemError,
+        StaleTlbError,
+        TableInUseError,
     )
     from physmem.machine.layout import Layout
     from physmem.machine.machine import Machine, open_machine
     from physmem.machine.machine import open_machine as open  # noqa: A004 - physmem.open(path)
     from physmem.mm.compare import compare_states
     from physmem.mm.state import State
+    from physmem.pgtable.formats import page_table_formats
     from physmem.replay.report import Result
     from physmem.replay.session import load_machine as load
     from physmem.replay.session import replay_capture as replay
@@ -53,21 +61,29 @@ _FROM = {
     "physmem.mm.state": {"State": "State"},
     "physmem.mm.compare": {"compare_states": "compare_states"},
     "physmem.replay.session": {"load": "load_machine"},
+    "physmem.pgtable.formats": {"page_table_formats": "page_table_formats"},
     "physmem.replay.report": {"Result": "Result"},
     "physmem.lib.errors": {
         name: name
         for name in (
+            "AlreadyMappedError",
             "BadCaptureError",
             "BadFreeError",
             "BadInputError",
             "BadMachineError",
+            "BadMappingError",
             "BadRequestError",
             "BadStateError",
             "BadTraceError",
             "BootAllocError",
             "CorruptStateError",
+            "MisalignedError",
+            "NotCanonicalError",
             "OutOfMemoryError",
+            "PageFaultError",
             "PhysmemError",
+            "StaleTlbError",
+            "TableInUseError",
         )
     },
 }
@@ -76,10 +92,12 @@ _WHERE = {
 }
 
 __all__ = [
+    "AlreadyMappedError",
     "BadCaptureError",
     "BadFreeError",
     "BadInputError",
     "BadMachineError",
+    "BadMappingError",
     "BadRequestError",
     "BadStateError",
     "BadTraceError",
@@ -88,10 +106,15 @@ __all__ = [
     "Hardware",
     "Layout",
     "Machine",
+    "MisalignedError",
+    "NotCanonicalError",
     "OutOfMemoryError",
+    "PageFaultError",
     "PhysmemError",
     "Result",
+    "StaleTlbError",
     "State",
+    "TableInUseError",
     "__version__",
     "boot",
     "compare_states",
@@ -99,6 +122,7 @@ __all__ = [
     "load",
     "open",
     "open_machine",
+    "page_table_formats",
     "replay",
 ]
 

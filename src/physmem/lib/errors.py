@@ -53,3 +53,37 @@ class CorruptStateError(PhysmemError):
 
 class BootAllocError(PhysmemError):
     """A boot allocator gave up as the kernel would (panic, BUG), or was used after shut-down."""
+
+
+class BadMappingError(PhysmemError, ValueError):
+    """A change of a page table that no kernel would make; subclasses name the mistake."""
+
+
+class AlreadyMappedError(BadMappingError):
+    """Something is mapped there already; unmap it first, or change its protection."""
+
+
+class MisalignedError(BadMappingError):
+    """An address or size that is no multiple of the page size in question."""
+
+
+class NotCanonicalError(BadMappingError):
+    """A virtual address that the format cannot express, or a range that leaves its half."""
+
+
+class TableInUseError(PhysmemError):
+    """A page table was freed while mappings are in it, or while another one shares it."""
+
+
+class PageFaultError(PhysmemError):
+    """An access that the page table does not allow; `reason` is the walk's name for why."""
+
+    def __init__(self, va: int, reason: str, detail: str) -> None:
+        super().__init__(f"page fault at {va:#x}: {detail}")
+        self.va = va
+        self.reason = reason
+        self.detail = detail
+
+
+class StaleTlbError(PhysmemError):
+    """A TLB still holds what the page table no longer says: a flush was forgotten."""

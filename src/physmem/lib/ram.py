@@ -227,6 +227,11 @@ class Ram:
             at = os.lseek(self._fd, start, os.SEEK_HOLE)
             yield start, at
 
+    def overlays(self) -> Iterator[tuple[int, int]]:
+        """Physical ranges (start, end) that live in arrays laid over the memory, in order."""
+        for start, array in self._overlays:
+            yield start, start + len(array)
+
     def stored(self, paddr: int, size: int) -> bytes:
         """Copy of bytes of the file itself, under any overlay: for saving."""
         return self._bytes[paddr : paddr + size].tobytes()

@@ -17,6 +17,7 @@ from physmem.machine.describe import why_not_free
 from physmem.machine.handover import Handover, hand_over
 from physmem.machine.layout import Layout
 from physmem.machine.load import fill_tables
+from physmem.machine.memory_bytes import MachineMemory
 from physmem.machine.origin import Origin
 from physmem.machine.profiles import feature_bits
 from physmem.machine.reading import Reading
@@ -37,7 +38,7 @@ from physmem.mm.page_check import OUTSIDE
 from physmem.mm.state import State, block_letters
 
 
-class Machine(Reading):
+class Machine(Reading, MachineMemory):
     """The memory of one computer and the page allocator at work in it.
 
     Make one with `Machine.build`, `Machine.from_state`, `physmem.load` or `open_machine`. Machines
