@@ -19,6 +19,7 @@ from physmem.machine.consequences import Consequence, read_trace
 from physmem.machine.describe import ZoneInfo, frame_state, free_counts, why_not_free, zone_info
 from physmem.machine.layout import Layout
 from physmem.machine.load import fill_tables, read_tables
+from physmem.machine.objects import Objects
 from physmem.machine.sizing import PAGE_SHIFT
 from physmem.machine.store import open_tables, save_tables
 from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Machine:
+class Machine(Objects):
     """The memory of one computer and the page allocator at work in it.
 
     Make one with `Machine.build`, `Machine.from_state`, `physmem.load` or `open_machine`. Machines
@@ -143,6 +144,8 @@ class Machine:
         """Independent machine in the same state (a traced one stays traced)."""
         made = Machine(self.tables.copy(), self.layout, self.nr_migratetypes)
         made._ram = None if self._ram is None else self._ram.copy()
+        if self._slab is not None:
+            made._slab_adopt(self._slab)
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
