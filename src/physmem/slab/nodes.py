@@ -42,3 +42,11 @@ def node_of(memory: NDArray[Any], pfn: int) -> int:
     """Node of a frame, or NONE."""
     number = ready(do_find_zone)(address(memory), pfn)
     return NONE if number == NONE else int(zones_of(memory)[number]["node"])
+
+
+def cpu_nodes(memory: NDArray[Any]) -> NDArray[np.int64]:
+    """Node of each CPU."""
+    count = int(memory[0]["cpu_node_len"])
+    raw = (ctypes.c_int64 * count).from_address(int(memory[0]["cpu_node_addr"]))
+    array: NDArray[np.int64] = np.frombuffer(memoryview(raw), np.int64)
+    return array

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from physmem.lib.errors import (
     BadRequestError,
     CacheNameError,
+    ObjectError,
     ObjectsRemainError,
     OutOfMemoryError,
 )
 from physmem.lib.jit import ready
 from physmem.lib.ram import Ram
 from physmem.lib.struct import address as address_of
-from physmem.lib.struct import attach
 from physmem.mm.gfp import GFP_KERNEL
 from physmem.mm.mmzone import NONE
-from physmem.slab import slub_debug as db
-from physmem.slab.allocator import MASK, ZERO_SIZE_PTR, Duplicate, ObjectAllocator, Reserve, signed
+from physmem.slab.allocator import MASK, ZERO_SIZE_PTR, Duplicate, Reserve, signed
 from physmem.slab.cache import Cache
+from physmem.slab.calls import KernelCalls
 from physmem.slab.flags import SLAB_HWCACHE_ALIGN, SLAB_KMALLOC, parse_flags
 from physmem.slab.kmalloc_classes import (
     KMALLOC_MAX_SIZE,
@@ -37,12 +37,12 @@ from physmem.slab.nodes import node_of, nodes_with_memory
 from physmem.slab.rows import CacheRow
 from physmem.slab.slub_boot import (
     do_early_node,
+    random_seq,
     sizeof_kmem_cache,
     sizeof_kmem_cache_node,
 )
 from physmem.slab.slub_config import SlubConfig, SlubFeature
 from physmem.slab.slub_entry import (
-    CHECK_FAILED,
     do_alloc_bulk,
     do_cache_alloc,
     do_cache_free,
@@ -76,7 +76,7 @@ GFP_NOWAIT = 0x800
 ZERO = 0x100
 
 
-class SlubAllocator(ObjectAllocator):
+class SlubAllocator(KernelCalls):
     """SLUB of one machine, started up.
 
     Parameters
@@ -123,7 +123,6 @@ class SlubAllocator(ObjectAllocator):
         self._kfree = ready(do_kfree)
         self._cache_alloc = ready(do_cache_alloc)
         self._cache_free = ready(do_cache_free)
-        self._most = (1 << 63) - 1
 
     # -- start ------------------------------------------------------------------------------------
 
@@ -159,7 +158,7 @@ class SlubAllocator(ObjectAllocator):
             self._push(cache)
         if config.freelist_random:
             for cache in self.caches:
-                self._random_seq(cache)
+                random_seq(self, cache)
         slub["gfp_allowed"] = 0xFFFFFFFF
 
     def _nodes(self) -> list[int]:
@@ -197,25 +196,6 @@ class SlubAllocator(ObjectAllocator):
 
     def _alloc_nodes(self) -> list[int]:
         return [self._internal(self.node_cache, GFP_KERNEL, nid) for nid in self._nodes()]
-
-    def _random_seq(self, cache: Cache) -> None:
-        """Permutation that shuffles new slabs. Linux: init_cache_random_seq(), mm/slub.c (6.1)"""
-        count = cache.geometry.objects
-        if count < 2:
-            return
-        address = self._kmalloc(self._h, 4 * count, GFP_KERNEL | ZERO, NONE, 0)
-        if not address:
-            raise OutOfMemoryError(f"cache {cache.name}: no memory for its random sequence")
-        cache.parts["random_seq"] = [address]
-        rng = np.random.default_rng((self.config.seed, cache.number, 1))
-        order = np.arange(count, dtype=np.uint16)
-        for i in range(count - 1, 0, -1):
-            j = int(rng.integers(0, 1 << 32)) % (i + 1)
-            order[[i, j]] = order[[j, i]]
-        at = self.paddr(address & MASK)
-        self.ram.write(at, order.astype(np.uint32).tobytes())
-        self.tables.random_seq[cache.number] = order
-        attach(self.tables.kmem_caches[cache.number], "random_seq", order)
 
     def copy(self, memory: NDArray[Any], ram: Ram, duplicate: Duplicate) -> "SlubAllocator":
         """The same state on a copy of the machine."""
@@ -263,7 +243,7 @@ class SlubAllocator(ObjectAllocator):
         cache.ctor = ctor
         cache.parts["cache"] = [address]
         if self.config.freelist_random:
-            self._random_seq(cache)
+            random_seq(self, cache)
         cache.parts["node"] = self._alloc_nodes()
         self._push(cache)
         return cache
@@ -310,22 +290,6 @@ class SlubAllocator(ObjectAllocator):
 
     # -- objects ----------------------------------------------------------------------------------
 
-    def alloc(self, cache: Cache, gfp: int, nid: int, cpu: int) -> int:
-        """Address of an object of a cache; 0: no memory."""
-        address = self._cache_alloc(self._h, cache.number, gfp, nid, cpu)
-        if cache.ctor is not None:
-            self._construct()
-        if not address:
-            self._raise_check("kmem_cache_alloc")
-        return address & MASK
-
-    def free(self, cache: Cache, address: int, cpu: int) -> None:
-        """Free an object of a cache."""
-        at = address - (1 << 64) if address > self._most else address
-        code = self._cache_free(self._h, cache.number, at, cpu)
-        if code:
-            self._raise_free(f"kmem_cache_free({cache.name})", address, code)
-
     def alloc_bulk(self, cache: Cache, nr: int, gfp: int, cpu: int) -> list[int]:
         """Objects of a cache; empty when memory is short."""
         if nr < 0:
@@ -353,38 +317,6 @@ class SlubAllocator(ObjectAllocator):
             code = int(self.tables.slub[0]["error"])
             self.tables.slub[0]["error"] = 0
             raise report(self, "kmem_cache_free_bulk", wanted[bad], code)
-
-    def kmalloc(
-        self, size: int, gfp: str | int = "GFP_KERNEL", *, cpu: int = 0, node: int | None = None
-    ) -> int:
-        """Address of at least `size` bytes."""
-        bits = self.gfp_known.get(gfp)
-        if bits is None:
-            bits = self.bits(gfp)
-        nid = NONE if node is None else self.nid(node)
-        if not size.__class__ is cpu.__class__ is int or not 0 <= cpu < self.nr_cpus:
-            size, cpu = self._whole("size", size), self.check_cpu(cpu)
-        if size >> 40:
-            size = -1 if size < 0 else KMALLOC_MAX_SIZE + 1
-        address = self._kmalloc(self._h, size, bits, nid, cpu)
-        if not address:
-            self._raise_check("kmalloc")
-            if not 0 <= size <= KMALLOC_MAX_SIZE:
-                raise BadRequestError(f"kmalloc: 0 .. {KMALLOC_MAX_SIZE} bytes, not {size}")
-            raise self.refused(f"kmalloc({size})", cpu)
-        return address & MASK
-
-    def kfree(self, address: int, *, cpu: int = 0) -> None:
-        """Free what kmalloc or a cache gave."""
-        if not address.__class__ is cpu.__class__ is int or not 0 <= cpu < self.nr_cpus:
-            address, cpu = self._whole("address", address), self.check_cpu(cpu)
-        at = address - (1 << 64) if address > self._most else address
-        try:
-            code = self._kfree(self._h, at, cpu)
-        except OverflowError:
-            raise BadRequestError(f"kfree({address:#x}): no address of 64 bits") from None
-        if code:
-            self._raise_free("kfree", address, code)
 
     def ksize(self, address: int) -> int:
         """Bytes that may be used at an address. Linux: ksize(), mm/slab_common.c (6.1)"""
@@ -417,31 +349,24 @@ class SlubAllocator(ObjectAllocator):
 
     # -- errors -----------------------------------------------------------------------------------
 
-    def _raise_check(self, what: str) -> None:
-        """Raise what a check of a debug cache found, if it found something."""
-        slub = self.tables.slub[0]
-        code = int(slub["error"])
-        if code:
-            error = report(self, what, int(slub["error_object"]) & MASK, code)
-            slub["error"] = db.OK
-            raise error
+    @property
+    def _record(self) -> Any:
+        """The record of all kernels."""
+        return self.tables.slub[0]
 
-    def _raise_free(self, what: str, address: int, code: int) -> None:
-        if code == CHECK_FAILED:
-            self._raise_check(what)
-        raise report(self, what, address, code)
+    @property
+    def kmalloc_max(self) -> int:
+        """Bytes of the largest request."""
+        return KMALLOC_MAX_SIZE
+
+    def _report(self, what: str, address: int, code: int) -> ObjectError:
+        return report(self, what, address, code)
 
     def tracks(self, cache: Cache, address: int) -> tuple[str, ...]:
         """What is noted about the last users of an object."""
         from physmem.slab.slub_reports import tracks
 
         return tracks(self, self.tables.kmem_caches[cache.number], address)
-
-    def _set_user(self, number: int) -> int:
-        slub = self.tables.slub[0]
-        before = int(slub["call_site"])
-        slub["call_site"] = number
-        return before
 
     # -- looking at it ----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ only with debugging switched on (a double free) is noticed always.
 from physmem.lib.jit import inlined, kernel
 from physmem.lib.struct import Array, i64
 from physmem.mm.mmzone import NONE
+from physmem.slab.codes import CHECK_FAILED
 from physmem.slab.slub_alloc import BAD_SLAB, slab_alloc
 from physmem.slab.slub_bulk import alloc_bulk, free_bulk
 from physmem.slab.slub_debug import (
@@ -39,9 +40,6 @@ from physmem.slab.slub_types import (
     FRAME_SLAB_TAIL,
     SlubMemory,
 )
-
-CHECK_FAILED = 99
-"""A check of a debug cache: `SlubMemory.error` tells which."""
 
 
 @inlined

@@ -44,6 +44,14 @@ def start(
 
             chosen.setdefault("zone_dma", int(memory[0]["zone_dma"]) >= 0)
             return SlubAllocator(memory, ram, SlubConfig(**chosen), page_offset, reserve)
+        if kind == "slab":
+            from physmem.slab.slab import SlabAllocator
+            from physmem.slab.slab_config import SlabConfig
+
+            chosen.setdefault("num_physpages", int(memory[0]["max_pfn"]))
+            chosen.setdefault("numa", nodes > 1)
+            chosen.setdefault("zone_dma", int(memory[0]["zone_dma"]) >= 0)
+            return SlabAllocator(memory, ram, SlabConfig(**chosen), page_offset, reserve)
     except TypeError as error:
         raise BadRequestError(f"slab_start: {error}") from None
-    raise BadRequestError(f"slab_start: {kind!r} is no allocator; known is slub")
+    raise BadRequestError(f"slab_start: {kind!r} is no allocator; known are slab, slub")
