@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from physmem import __version__
-from physmem.cli import demo, import_, info, picture, proc, replay, warm
+from physmem.cli import demo, import_, info, picture, proc, replay, slabinfo, warm
 
 app = typer.Typer(
     help="Linux physical memory management: import recordings of real kernels and replay them.",
@@ -25,6 +25,8 @@ app.command("replay")(replay.replay)
 app.command("info")(info.info)
 app.command("proc")(proc.proc)
 app.command("picture")(picture.picture)
+app.command("slabinfo")(slabinfo.slabinfo)
+app.command("slabtop")(slabinfo.slabtop)
 app.command("warm")(warm.warm)
 
 

@@ -166,7 +166,7 @@ class Session:
         """
         state = _start_state(capture)
         layout = layout_of(capture)
-        events = capture.events[capture.info.state0_row or 0 : capture.info.state1_row]
+        events = capture.events[capture.info.state0_row or 0 : capture.info.state1_row].of_pages()
         if len(events) and int(events.cpu.max()) >= layout.nr_cpus:
             row = int(np.argmax(events.cpu >= layout.nr_cpus))
             msg = (
