@@ -50,6 +50,7 @@ def describe(result: "SlabResult") -> str:
         ("... of caches whose state is known", _share(result.known_exact, result.known)),
         ("slab-page allocations at the event", _share(result.slabs_made_exact, result.slabs_made)),
         ("slab-page frees at the event", _share(result.slabs_ended_exact, result.slabs_ended)),
+        ("... of them of caches not known yet", f"{result.slabs_unknown:,}"),
         ("predicted, but not recorded", f"{result.extra:,}"),
     ]
     sections = [f"{paint('Slabs', 'bold')}\n{facts(pairs)}"]

@@ -49,6 +49,7 @@ class SlabResult:
     known, known_exact : the same over caches whose state is known
     slabs_made, slabs_made_exact : slab-page allocations; those predicted at that event
     slabs_ended, slabs_ended_exact : slab-page frees; those predicted at that event
+    slabs_unknown : of slabs made and ended: of caches whose state is not known
     extra : slabs predicted to be made or to end that were not
     causes : of allocations and slabs that were not predicted
     """
@@ -66,6 +67,7 @@ class SlabResult:
     slabs_made_exact: int
     slabs_ended: int
     slabs_ended_exact: int
+    slabs_unknown: int
     extra: int
     causes: tuple[tuple[str, int], ...]
     caches: tuple[CacheResult, ...]
@@ -77,8 +79,8 @@ class SlabResult:
         return (
             not self.inconsistent
             and self.known == self.known_exact
-            and self.slabs_made == self.slabs_made_exact
-            and self.slabs_ended == self.slabs_ended_exact
+            and self.slabs_made + self.slabs_ended - self.slabs_unknown
+            == self.slabs_made_exact + self.slabs_ended_exact
             and not self.extra
         )
 
@@ -139,6 +141,7 @@ class _Replay:
         if not model.known:
             self.missed(name, None if name in self.unseen else NOT_KNOWN)
             if new:
+                self.count(name, "slab unknown")
                 model.new_slab(slab)
             return
         self.count(name, "known")
@@ -178,6 +181,7 @@ class _Replay:
             self.missed(life.cache)
             self.models[life.cache].lost(slab)
         else:
+            self.count(life.cache, "slab unknown")
             self.missed(life.cache, NOT_KNOWN)
 
     def settle(self, pid: int) -> None:
@@ -237,6 +241,7 @@ class _Replay:
             slabs_made_exact=total["made exact"],
             slabs_ended=total["ended"],
             slabs_ended_exact=total["ended exact"],
+            slabs_unknown=total["slab unknown"],
             extra=self.extra,
             causes=tuple((cause, total[cause]) for cause in _CAUSES if total[cause]),
             caches=tuple(

@@ -59,10 +59,9 @@ class KernelCalls(ObjectAllocator):
     def free(self, cache: Cache, address: int, cpu: int) -> None:
         """Free an object of a cache."""
         at = address - (1 << 64) if address > _LARGEST_SIGNED else address
-        try:
-            code = self._cache_free(self._h, cache.number, at, cpu)
-        except OverflowError:
-            raise BadRequestError(f"free({address:#x}): no address of 64 bits") from None
+        if not -_LARGEST_SIGNED <= at <= _LARGEST_SIGNED:
+            raise BadRequestError(f"kmem_cache_free({address:#x}): no address of 64 bits")
+        code = self._cache_free(self._h, cache.number, at, cpu)
         if code:
             self._raise_free(f"kmem_cache_free({cache.name})", address, code)
 
@@ -91,10 +90,9 @@ class KernelCalls(ObjectAllocator):
         if not address.__class__ is cpu.__class__ is int or not 0 <= cpu < self.nr_cpus:
             address, cpu = self._whole("address", address), self.check_cpu(cpu)
         at = address - (1 << 64) if address > _LARGEST_SIGNED else address
-        try:
-            code = self._kfree(self._h, at, cpu)
-        except OverflowError:
-            raise BadRequestError(f"kfree({address:#x}): no address of 64 bits") from None
+        if not -_LARGEST_SIGNED <= at <= _LARGEST_SIGNED:
+            raise BadRequestError(f"kfree({address:#x}): no address of 64 bits")
+        code = self._kfree(self._h, at, cpu)
         if code:
             self._raise_free("kfree", address, code)
 

@@ -131,7 +131,8 @@ def check_alloc(m: SlabMemory, c: SlabCache, address: int) -> bool:
     Linux: cache_alloc_debugcheck_after(), mm/slab.c (2.6.24)
     """
     if not (check_poison(m, c, address) and check_red(m, c, address, RED_INACTIVE)):
-        init_debug(m, c, address)
+        poison_obj(m, c, address, POISON_FREE)
+        set_red(m, c, address, RED_INACTIVE)
         return False
     poison_obj(m, c, address, POISON_INUSE)
     store_user(m, c, address, m.call_site)

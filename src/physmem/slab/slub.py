@@ -252,12 +252,12 @@ class SlubAllocator(KernelCalls):
         """End a cache. Linux: kmem_cache_destroy(), mm/slab_common.c (6.1)"""
         if cache in {self.main_cache, self.node_cache}:
             raise BadRequestError(f"cache {cache.name}: SLUB needs it")
-        if cache.flags & SLAB_KMALLOC:
-            raise BadRequestError(f"cache {cache.name}: kmalloc needs it")
         if cache.refcount > 1:
             cache.refcount -= 1
             del self.by_name[cache.names.pop()]
             return
+        if cache.flags & SLAB_KMALLOC:
+            raise BadRequestError(f"cache {cache.name}: kmalloc needs it")
         if ready(do_shutdown)(self._h, cache.number):
             left = self.live_addresses(cache)
             shown = ", ".join(f"{each:#x}" for each in left[:4])

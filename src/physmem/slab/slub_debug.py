@@ -93,6 +93,7 @@ def set_track(m: SlubMemory, s: KmemCache, address: int, which: int, cpu: int) -
     """Note who allocated or freed an object, on which CPU, when."""
     if not s.cache_flags & SLAB_STORE_USER:
         return
+    m.now += 1  # steps instead of jiffies: what was noted later is greater
     at = address + s.track_offset + which * s.track_size - m.page_offset
     store_word(m, at, m.call_site)
     m.ram_ints[(at + m.word) >> 2] = cpu
