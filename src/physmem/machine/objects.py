@@ -78,6 +78,7 @@ class Objects(ABC):
     def _slab_bind(self) -> None:
         """Call the allocator's own methods from now on, which is faster."""
         slab = self.slab
+        slab.keep = self
         self.__dict__.update(kmalloc=slab.kmalloc, kfree=slab.kfree)
 
     def _slab_adopt(self, slab: "ObjectAllocator") -> None:

@@ -51,6 +51,8 @@ class ObjectAllocator(ABC):
         self.ram = ram
         self.page_offset = page_offset
         self.page_shift = page_shift
+        self.keep: object = None
+        """What owns the memory; a cache in someone's hands must not outlive it."""
         self.caches: list[Cache] = []
         self.users: list[str] = [""]
         self.nr_cpus = int(memory[0]["nr_cpus"])
