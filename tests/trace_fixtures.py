@@ -44,7 +44,18 @@ ONE_OF_EACH = (
     "drain_zone_pages: (drain_zone_pages+0x0/0x50) zone=0xffff88803fe26600 pcp=0xffff888027237",
     "isolate_free: (__isolate_free_page+0x0/0x1a0) page=0xffffea0000248a00 order=9",
     "tracing_mark_write: SNAP 0",
+    (
+        "kmalloc: call_site=alloc_desc+0x35/0x250 ptr=ffff88800afd8400 bytes_req=448 "
+        "bytes_alloc=512 gfp_flags=GFP_KERNEL|__GFP_ZERO node=0 accounted=false"
+    ),
+    "kfree: call_site=acpi_ns_evaluate+0x19f/0x2f0 ptr=ffff88800b6babc0",
+    (
+        "kmem_cache_alloc: call_site=__trace_define_field+0x33/0xc0 ptr=(____ptrval____) "
+        "bytes_req=56 bytes_alloc=56 gfp_flags=GFP_KERNEL node=-1 accounted=true"
+    ),
+    "kmem_cache_free: call_site=__put_task+0x1/0x2 ptr=ffff88800b6babc8 name=cred_jar",
 )
+OBJECT_EVENTS = ("kmalloc", "kfree", "kmem_cache_alloc", "kmem_cache_free")
 
 _LINE = re.compile(r"^ *(.*)-(\d+) +\[(\d+)\] (\S+) +(\d+)\.(\d{6}): (\w+): (.*)$")
 _KINDS = {name: int(kind) for kind, name in EVENT_NAMES.items()}
@@ -72,6 +83,7 @@ def slow_row(text):
         "gfp": int(words["gfp"], 16) if "gfp" in words else 0,
         "arg0": 0,
         "arg1": 0,
+        "site": "",
     }
     if row["pfn"] >= 1 << 63:
         row["pfn"] -= 1 << 64
@@ -92,6 +104,13 @@ def slow_row(text):
         row["arg0"] = int(words["cpu"])
     elif event == "tracing_mark_write":
         row["arg0"] = rest
+    elif event in OBJECT_EVENTS:
+        hidden = words["ptr"].startswith("(")
+        row["pfn"] = -1 if hidden else int(words["ptr"], 16) - (1 << 64)
+        row["site"] = words.get("name", words["call_site"])
+        if "alloc" in event:
+            row["gfp"] = decode_gfp(words["gfp_flags"], GFP_6_1)
+            row["arg0"], row["arg1"] = int(words["bytes_req"]), int(words["bytes_alloc"])
     return row
 
 
@@ -104,6 +123,8 @@ def rows_of(events):
         row["comm"] = events.comms[row["comm"]]
         if row["kind"] == _KINDS["tracing_mark_write"]:
             row["arg0"] = events.markers[row["arg0"]]
+        objects = row["kind"] >= _KINDS["kmalloc"]
+        row["site"] = events.sites[row["site"]] if objects else ""
         rows.append(row)
     return rows
 
@@ -148,7 +169,7 @@ TRACE = "".join(
         alloc(0, 1.3, order=9),
         free(START + 5, 1.4),
         free(START + 90, 1.5),  # never seen
-        line("kmalloc: call_site=a+0x1/0x2 ptr=1 bytes_req=3", 1.6),
+        line("kmalloc_node: call_site=a+0x1/0x2 ptr=1 bytes_req=3", 1.6),
         line("tracing_mark_write: SNAP0", 1.7),  # line 10: state0 before it
         alloc(START + 128, 2.0, order=6, gfp="GFP_KERNEL", migratetype=0, flags="d..2."),
         free(START + 4, 2.1, comm="kworker/0:1-ev", pid=33),
@@ -184,7 +205,7 @@ Node 0, zone  Movable
 EVENTS = {
     "mm_page_alloc": 5,
     "mm_page_free": 3,
-    "kmalloc": 1,
+    "kmalloc_node": 1,
     "tracing_mark_write": 2,
 }
 

@@ -127,8 +127,8 @@ def test_failed_allocations_have_no_frame(trace):
 def test_what_is_not_read_is_counted_or_passed(trace):
     text = (
         "#\n\nCPU:1 [LOST 12 EVENTS]\nCPU:0 [LOST 3 EVENTS]\n##### CPU 1 buffer started ####\n"
-        + line("kmalloc: call_site=f+0x1/0x2 ptr=1")
-        + line("kmalloc: call_site=f+0x1/0x2 ptr=1")
+        + line("kmalloc_node: call_site=f+0x1/0x2 ptr=1")
+        + line("kmalloc_node: call_site=f+0x1/0x2 ptr=1")
         + line("<stack trace>")
         + " => __alloc_pages\n => f\n"
         + line("func_a <-func_b")
@@ -139,7 +139,7 @@ def test_what_is_not_read_is_counted_or_passed(trace):
     reader = TraceReader(trace(text))
     lines = [int(rows["line"][i]) for rows in reader for i in range(len(rows))]
     assert lines == [12, 15]
-    assert reader.unknown == {"kmalloc": 2, "<stack": 1, "func_a": 1}
+    assert reader.unknown == {"kmalloc_node": 2, "<stack": 1, "func_a": 1}
     assert (reader.lost, reader.lines, reader.markers) == (15, 15, ["first"])
     assert reader.event_counts() == {"mm_page_free": 1, "tracing_mark_write": 1}
 
@@ -294,7 +294,7 @@ def test_any_mixture_reads_like_the_slow_reader(tmp_path_factory, lines):
     assert rows_of(read_events(path)) == [slow_row(each) for each in text.splitlines()]
 
 
-@pytest.mark.parametrize("text", ["", "\n\n# only comments\n", line("kmalloc: ptr=1")])
+@pytest.mark.parametrize("text", ["", "\n\n# only comments\n", line("kmalloc_node: ptr=1")])
 def test_no_event_of_the_page_allocator(trace, text):
     with pytest.raises(BadTraceError, match="no event of the page allocator"):
         read_events(trace(text))

@@ -55,7 +55,7 @@ def test_a_whole_recording(tmp_path, out):
         make_recording(tmp_path / "r"), out, progress=lambda *at: done.append(at)
     )
     assert report.events == {"mm_page_alloc": 5, "mm_page_free": 3, "tracing_mark_write": 2}
-    assert report.unknown == {"kmalloc": 1}
+    assert report.unknown == {"kmalloc_node": 1}
     assert (report.lines, report.failed, report.unknown_frees, report.lost) == (13, 1, 1, 0)
     assert (report.has_state0, report.has_state1, report.notes) == (True, True, [])
     assert (report.profile, report.trace_bytes) == ("6.1", len(TRACE))
@@ -141,7 +141,7 @@ def test_missing_files(tmp_path, out):
 def test_a_trace_that_ends_early(tmp_path, out):
     lines = TRACE.splitlines(keepends=True)
     there = make_recording(tmp_path / "r", trace_txt="".join(lines[:7]))
-    with pytest.raises(BadTraceError, match=r"0 events kmalloc, but .* --allow-truncated"):
+    with pytest.raises(BadTraceError, match=r"0 events kmalloc_node, but .* --allow-truncated"):
         import_recording(there, out)
     report = import_recording(there, out, allow_truncated=True)
     assert report.truncated
@@ -175,8 +175,8 @@ def test_event_counts_of_the_manifest(tmp_path, out):
     there = make_recording(tmp_path / "r", manifest=wrong)
     with pytest.raises(BadTraceError, match=r"3 events mm_page_free, but .* counts 4"):
         import_recording(there, out)
-    there = make_recording(tmp_path / "r", trace_txt=TRACE.replace("kmalloc", "kmallok"))
-    with pytest.raises(BadTraceError, match=r"0 events kmalloc, but .* counts 1"):
+    there = make_recording(tmp_path / "r", trace_txt=TRACE.replace("kmalloc_node", "kmallok_node"))
+    with pytest.raises(BadTraceError, match=r"0 events kmalloc_node, but .* counts 1"):
         import_recording(there, out)
 
 

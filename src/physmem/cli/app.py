@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from physmem import __version__
-from physmem.cli import boot, demo, import_, info, pagetable, picture, proc, replay, warm
+from physmem.cli import (
+    boot,
+    demo,
+    import_,
+    info,
+    pagetable,
+    picture,
+    proc,
+    replay,
+    slabinfo,
+    warm,
+)
 
 app = typer.Typer(
     help="Linux physical memory management: import recordings of real kernels and replay them.",
@@ -28,6 +39,8 @@ app.command("proc")(proc.proc)
 app.command("picture")(picture.picture)
 app.command("translate")(pagetable.translate)
 app.command("pagetable")(pagetable.pagetable)
+app.command("slabinfo")(slabinfo.slabinfo)
+app.command("slabtop")(slabinfo.slabtop)
 app.command("warm")(warm.warm)
 
 

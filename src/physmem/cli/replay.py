@@ -29,6 +29,10 @@ _Save = Annotated[
         metavar="FILE", autocompletion=complete_file, help="Keep the machine as it is at the end."
     ),
 ]
+_Slab = Annotated[
+    bool,
+    typer.Option("--slab", help="Predict slabs from the recorded objects, instead of frames."),
+]
 _Picture = Annotated[
     Path | None,
     typer.Option(
@@ -46,6 +50,7 @@ def replay(
     predictions: _Predictions = None,
     save: _Save = None,
     picture: _Picture = None,
+    slab: _Slab = False,
     quiet: Quiet = False,
 ) -> None:
     """Replay a capture and compare every answer, and all lists at the end.
@@ -53,6 +58,12 @@ def replay(
     Exit code: 0 everything is equal, 1 something differs, 2 bad input.
     """
     from physmem.cli.main import DIVERGED, EQUAL
+
+    if slab:
+        from physmem.cli.slab_result import replay_objects
+
+        equal = replay_objects(file, json=json, quiet=quiet)
+        raise typer.Exit(EQUAL if equal else DIVERGED)
     from physmem.cli.run import check_output, run_replay
 
     for output, suffixes in ((predictions, ()), (save, ()), (picture, (".png", ".svg"))):

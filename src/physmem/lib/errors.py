@@ -87,3 +87,57 @@ class PageFaultError(PhysmemError):
 
 class StaleTlbError(PhysmemError):
     """A TLB still holds what the page table no longer says: a flush was forgotten."""
+
+
+class CacheNameError(PhysmemError, ValueError):
+    """A cache of this name exists already."""
+
+
+class ObjectError(PhysmemError):
+    """A check of an object found something wrong; nothing was changed.
+
+    Attributes
+    ----------
+    address : of the object, or what was taken for one
+    cache : name of the cache, "" when there is none
+    slab : first frame of the slab, -1 when there is none
+    offset : bytes from the start of the object to what is wrong
+    last_users : what is known about the last allocation and the last free
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        address: int = 0,
+        cache: str = "",
+        slab: int = -1,
+        offset: int = 0,
+        last_users: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.address = address
+        self.cache = cache
+        self.slab = slab
+        self.offset = offset
+        self.last_users = last_users
+
+
+class DoubleFreeError(ObjectError):
+    """An object was freed that is free already."""
+
+
+class BadPointerError(ObjectError):
+    """A pointer was freed that is no start of an object, or belongs to another cache."""
+
+
+class OverrunError(ObjectError):
+    """Bytes around an object were written: a red zone or a padding is not as it was left."""
+
+
+class UseAfterFreeError(ObjectError):
+    """Bytes of a free object were written."""
+
+
+class ObjectsRemainError(ObjectError):
+    """A cache was to be destroyed that has objects in use."""

@@ -85,6 +85,11 @@ class Ram:
             os.close(self._fd)  # the mappings keep the bytes
             self._fd = -1
 
+    @property
+    def whole(self) -> NDArray[np.uint8]:
+        """All bytes by physical address, for kernels; overlays are not in it."""
+        return self._bytes
+
     def view(self, paddr: int, size: int) -> NDArray[np.uint8]:
         """Bytes [paddr, paddr + size) to read and write; no copy.
 

@@ -18,6 +18,7 @@ from physmem.machine.handover import Handover, hand_over
 from physmem.machine.layout import Layout
 from physmem.machine.load import fill_tables
 from physmem.machine.memory_bytes import MachineMemory
+from physmem.machine.objects import Objects
 from physmem.machine.origin import Origin
 from physmem.machine.profiles import feature_bits
 from physmem.machine.reading import Reading
@@ -38,7 +39,7 @@ from physmem.mm.page_check import OUTSIDE
 from physmem.mm.state import State, block_letters
 
 
-class Machine(Reading, MachineMemory):
+class Machine(Reading, MachineMemory, Objects):
     """The memory of one computer and the page allocator at work in it.
 
     Make one with `Machine.build`, `Machine.from_state`, `physmem.load` or `open_machine`. Machines
@@ -154,7 +155,10 @@ class Machine(Reading, MachineMemory):
     def copy(self) -> "Machine":
         """Independent machine in the same state (a traced one stays traced)."""
         ram = None if self._ram is None else self._ram.copy()
-        return Machine(self.tables.copy(), self.layout, self.nr_migratetypes, self.origin, ram)
+        made = Machine(self.tables.copy(), self.layout, self.nr_migratetypes, self.origin, ram)
+        if self._slab is not None:
+            made._slab_adopt(self._slab)
+        return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the machine to a file that `open_machine` reads; it appears whole or not at all.

@@ -157,7 +157,7 @@ class Session:
         state = _start_state(capture)
         layout = layout_of(capture)
         begin, end = window(capture)
-        events = capture.events[begin:end]
+        events = capture.events[begin:end].of_pages()
         if len(events) and int(events.cpu.max()) >= layout.nr_cpus:
             row = int(np.argmax(events.cpu >= layout.nr_cpus))
             msg = (

@@ -34,7 +34,7 @@ def number_zones(events: Events, capture: Capture, *, strict: bool) -> Events:
         if number is None and not strict:
             number = _by_first_drain(events, row, capture)
         columns["pfn"][row] = UNKNOWN if number is None else number
-    return Events.from_columns(columns, events.comms, events.markers)
+    return Events.from_columns(columns, events.comms, events.markers, events.sites)
 
 
 def _by_address(address: int, capture: Capture) -> int | None:

@@ -17,6 +17,7 @@ COMM = 0
 GFP = 1
 NAME = 2
 MARK = 3
+SITE = 4
 
 SPACE = ord(" ")
 NEWLINE = ord("\n")
@@ -40,6 +41,7 @@ class Row:
     gfp: u32
     cpu: u16
     comm: u16
+    site: u16
     context: u8
     preempt: u8
     kind: u8
@@ -100,9 +102,9 @@ class Scan:
     gfp_start: i64  # address of the copy of the gfp text met last
     gfp_length: i64
     gfp_bits: i64
-    other: Annotated[Array[i64], 4]
-    fields: Annotated[Array[i64], 32]  # by number of the key
-    required: Annotated[Array[i64], 16]  # by kind: keys that must be there, as bits by number
+    other: Annotated[Array[i64], 5]
+    fields: Annotated[Array[i64], 64]  # by number of the key
+    required: Annotated[Array[i64], 24]  # by kind: keys that must be there, as bits by number
     literals: i64  # address of literal_table()
     guesses: i64  # address of guess_table()
     last_ts: i64  # address of the last time of each CPU
@@ -227,6 +229,36 @@ def number(s: Scan, p: int) -> int:
     if p == begin:
         return 0
     s.value = -value if negative else value
+    return p
+
+
+@kernel
+def pointer(s: Scan, p: int) -> int:
+    """Read a bare hexadecimal pointer into `s.value`; the place behind, or 0.
+
+    One with its highest bit set comes out negative. One that the kernel hid ("(____ptrval____)")
+    comes out as -1.
+    """
+    begin = p
+    value = 0
+    while True:
+        c = byte(p)
+        if ZERO <= c <= NINE:
+            digit = c - 48
+        elif 97 <= c <= 102:
+            digit = c - 87
+        else:
+            break
+        if p - begin == 15 and value >= 1 << 59:
+            value -= 1 << 60
+        value = value * 16 + digit
+        p += 1
+    if c == 40:  # (
+        s.value = -1
+        return end_of_word(p)
+    if p == begin or p - begin > 16 or c > SPACE:
+        return 0
+    s.value = value
     return p
 
 

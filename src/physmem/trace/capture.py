@@ -170,6 +170,7 @@ def write_capture(
         info,
         comms=list(events.comms),
         markers=list(events.markers),
+        sites=list(events.sites),
         columns=list(events.columns),
         encoding={},
     )
@@ -281,7 +282,7 @@ def read_capture(
                 f"{os.fspath(path)}: column {column} has {len(array)} rows instead of "
                 f"{info.rows}; import it again"
             )
-    events = Events.from_columns(arrays, info.comms, info.markers)
+    events = Events.from_columns(arrays, info.comms, info.markers, info.sites)
     return Capture(events, info, states[0], states[1])
 
 

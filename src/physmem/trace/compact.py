@@ -33,7 +33,18 @@ _OPTIONS: dict[str, Any] = {
     "data_page_size": 64 << 20,
     "dictionary_pagesize_limit": 8 << 20,
 }
-_DICTIONARY = ("cpu", "pid", "comm", "context", "gfp", "order", "migratetype", "arg0", "arg1")
+_DICTIONARY = (
+    "cpu",
+    "pid",
+    "comm",
+    "context",
+    "gfp",
+    "order",
+    "migratetype",
+    "arg0",
+    "arg1",
+    "site",
+)
 _ENCODINGS = {
     "line": "DELTA_BINARY_PACKED",
     "ts": "BYTE_STREAM_SPLIT",

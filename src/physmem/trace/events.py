@@ -30,7 +30,7 @@ NO_PFN = -1
 
 
 class Kind(IntEnum):
-    """What a row records; the comment names the trace event (those from BULK on are probes)."""
+    """What a row records; the comment names the trace event (BULK to ISOLATE_FREE are probes)."""
 
     ALLOC = 1  # mm_page_alloc
     FREE = 2  # mm_page_free
@@ -44,6 +44,10 @@ class Kind(IntEnum):
     DRAIN_ZONE_PAGES = 10  # drain_zone_pages: one batch of them
     ISOLATE_FREE = 11  # isolate_free: __isolate_free_page() is about to take a free block
     MARKER = 12  # tracing_mark_write: text that user space wrote
+    KMALLOC = 13  # kmalloc
+    KFREE = 14  # kfree
+    CACHE_ALLOC = 15  # kmem_cache_alloc
+    CACHE_FREE = 16  # kmem_cache_free
 
 
 EVENT_NAMES: dict[Kind, str] = {
@@ -59,6 +63,10 @@ EVENT_NAMES: dict[Kind, str] = {
     Kind.DRAIN_ZONE_PAGES: "drain_zone_pages",
     Kind.ISOLATE_FREE: "isolate_free",
     Kind.MARKER: "tracing_mark_write",
+    Kind.KMALLOC: "kmalloc",
+    Kind.KFREE: "kfree",
+    Kind.CACHE_ALLOC: "kmem_cache_alloc",
+    Kind.CACHE_FREE: "kmem_cache_free",
 }
 """Name of the trace event or probe of each kind, as ftrace prints it."""
 
@@ -79,6 +87,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
         ("gfp", "u4"),
         ("arg0", "i4"),
         ("arg1", "i4"),
+        ("site", "u2"),
     )
 }
 """Column name -> dtype, in the order of the columns."""
@@ -107,19 +116,23 @@ class Events:
     kind : uint8
         A `Kind`.
     pfn : int64
-        Frame, or NO_PFN. DRAIN_*: address of the zone.
+        Frame, or NO_PFN. DRAIN_*: address of the zone. KMALLOC to CACHE_FREE: the pointer.
     order : uint8
         Order; EXTFRAG: the order that was asked for.
     migratetype : int8
         Migratetype; EXTFRAG: the one that was asked for. -1 where the event has none.
     gfp : uint32
-        Bits of gfp (`physmem.mm.gfp`); ALLOC and BULK only.
+        Bits of gfp (`physmem.mm.gfp`); ALLOC, BULK, KMALLOC and CACHE_ALLOC only.
     arg0 : int32
         EXTFRAG: fallback order. ZONE_LOCKED: percpu_refill. BULK: node.
         DRAIN_PAGES_ZONE: CPU whose lists are drained. MARKER: index into `markers`.
+        KMALLOC, CACHE_ALLOC: bytes asked for.
     arg1 : int32
         EXTFRAG: fallback migratetype | change_ownership << 8 (the type's low byte). BULK: pages
-        asked for. BULK_RET: pages on the caller's array afterwards.
+        asked for. BULK_RET: pages on the caller's array afterwards. KMALLOC, CACHE_ALLOC: bytes
+        obtained.
+    site : uint16
+        KMALLOC, KFREE, CACHE_ALLOC: caller, CACHE_FREE: name of the cache; index into `sites`.
 
     A column that was not read (`read_capture(..., columns=...)`) raises AttributeError.
 
@@ -144,8 +157,10 @@ class Events:
     gfp: NDArray[np.uint32]
     arg0: NDArray[np.int32]
     arg1: NDArray[np.int32]
+    site: NDArray[np.uint16]
     comms: list[str] = field(default_factory=list)
     markers: list[str] = field(default_factory=list)
+    sites: list[str] = field(default_factory=list)
 
     @classmethod
     def from_columns(
@@ -153,6 +168,7 @@ class Events:
         columns: Mapping[str, Any],
         comms: Iterable[str] = (),
         markers: Iterable[str] = (),
+        sites: Iterable[str] = (),
     ) -> "Events":
         """Make events of some or all columns; each is converted to its dtype without copying.
 
@@ -173,6 +189,7 @@ class Events:
             raise ValueError(f"columns of different lengths: {sorted(lengths)}")
         object.__setattr__(made, "comms", list(comms))
         object.__setattr__(made, "markers", list(markers))
+        object.__setattr__(made, "sites", list(sites))
         return made
 
     @classmethod
@@ -201,7 +218,15 @@ class Events:
     def __getitem__(self, rows: slice) -> "Events":
         """Rows of a slice, as views."""
         part = {name: self.__dict__[name][rows] for name in self.columns}
-        return Events.from_columns(part, self.comms, self.markers)
+        return Events.from_columns(part, self.comms, self.markers, self.sites)
+
+    def of_pages(self) -> "Events":
+        """Rows of the page allocator and markers: all but those of objects."""
+        objects = self.kind >= Kind.KMALLOC
+        if not objects.any():
+            return self
+        part = {name: self.__dict__[name][~objects] for name in self.columns}
+        return Events.from_columns(part, self.comms, self.markers, self.sites)
 
     def count(self, kind: Kind) -> int:
         """Return the number of rows of one kind."""
@@ -226,8 +251,10 @@ class Events:
         if "comm" in names and self.comms:
             at = names.index("comm")
             arrays[at] = pa.DictionaryArray.from_arrays(arrays[at], pa.array(self.comms))
-        markers = msgspec.json.encode(self.markers)
-        return pa.table(arrays, names).replace_schema_metadata({"markers": markers})
+        texts = {"markers": msgspec.json.encode(self.markers)}
+        if self.sites:
+            texts["sites"] = msgspec.json.encode(self.sites)
+        return pa.table(arrays, names).replace_schema_metadata(texts)
 
     @classmethod
     def from_arrow(cls, table: "pa.Table") -> "Events":
@@ -250,4 +277,5 @@ class Events:
             columns[name] = column.to_numpy(zero_copy_only=False)
         metadata = table.schema.metadata or {}
         markers = msgspec.json.decode(metadata.get(b"markers", b"[]"), type=list[str])
-        return cls.from_columns(columns, comms, markers)
+        sites = msgspec.json.decode(metadata.get(b"sites", b"[]"), type=list[str])
+        return cls.from_columns(columns, comms, markers, sites)

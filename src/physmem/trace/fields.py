@@ -7,6 +7,7 @@ Linux: include/trace/events/kmem.h (6.1)
 from physmem.lib.jit import kernel
 from physmem.trace.bytescan import (
     NEWLINE,
+    SITE,
     SPACE,
     Row,
     Scan,
@@ -15,6 +16,8 @@ from physmem.trace.bytescan import (
     gfp_of_text,
     match,
     number,
+    number_of_text,
+    pointer,
     word,
 )
 from physmem.trace.events import NO_PFN, Kind
@@ -22,18 +25,23 @@ from physmem.trace.literals import (
     GUESSES,
     K_ALLOC_ORDER,
     K_ALLOC_TYPE,
+    K_BYTES_ALLOC,
+    K_BYTES_REQ,
+    K_CALL_SITE,
     K_CPU,
     K_FALLBACK_ORDER,
     K_FALLBACK_TYPE,
     K_GFP,
     K_GFP_FLAGS,
     K_MIGRATETYPE,
+    K_NAME,
     K_NID,
     K_NR,
     K_ORDER,
     K_OWNERSHIP,
     K_PAGE,
     K_PFN,
+    K_PTR,
     K_REFILL,
     K_RET,
     K_ZONE,
@@ -52,6 +60,7 @@ BULK = int(Kind.BULK)
 BULK_RET = int(Kind.BULK_RET)
 DRAIN_PAGES_ZONE = int(Kind.DRAIN_PAGES_ZONE)
 ISOLATE_FREE = int(Kind.ISOLATE_FREE)
+CACHE_FREE = int(Kind.CACHE_FREE)
 
 
 @kernel
@@ -64,7 +73,7 @@ def int32(value: int) -> int:
 @kernel
 def key_at(s: Scan, p: int) -> int:
     """Return the number of the key at `p`; 0: none that is read."""
-    for key in range(K_PAGE, K_CPU + 1):
+    for key in range(K_PAGE, K_NAME + 1):
         if match(s, p, key):
             return key
     return 0
@@ -99,6 +108,17 @@ def read_fields(s: Scan, p: int, kind: int) -> int:
             p = gfp_of_text(s, p)
             if p == 0:
                 return -2
+        elif key == K_PTR:
+            p = pointer(s, p)
+            if p == 0:
+                return -1
+        elif key == K_CALL_SITE or key == K_NAME:
+            q = end_of_word(p)
+            text = number_of_text(s, p, q, SITE)
+            if text < 0:
+                return -2
+            s.value = text
+            p = q
         else:
             p = number(s, p)
             if p == 0 or byte(p) > SPACE:
@@ -177,4 +197,25 @@ def probe(s: Scan, row: Row, kind: int, seen: int) -> bool:
         row.pfn = f[K_ZONE]
         if kind == DRAIN_PAGES_ZONE:
             row.arg0 = int32(f[K_CPU])
+    return True
+
+
+@kernel
+def object_event(s: Scan, row: Row, kind: int, seen: int) -> bool:
+    """Fill the row of an event of the slab allocator; False: a value that cannot be."""
+    f = s.fields
+    row.pfn = f[K_PTR]
+    if seen >> K_GFP_FLAGS & 1:
+        row.gfp = f[K_GFP_FLAGS]
+    if seen >> K_CALL_SITE & 1:
+        row.site = f[K_CALL_SITE]
+    if kind == CACHE_FREE and seen >> K_NAME & 1:
+        row.site = f[K_NAME]
+    if seen >> K_BYTES_ALLOC & 1:
+        size = f[K_BYTES_ALLOC]
+        wanted = f[K_BYTES_REQ] if seen >> K_BYTES_REQ & 1 else size
+        if not 0 <= size < 1 << 31 or not 0 <= wanted < 1 << 31:
+            return False
+        row.arg0 = wanted
+        row.arg1 = size
     return True

@@ -36,8 +36,10 @@ _KNOWN = 1 << 17
 _ARENA = 4 << 20
 _COUNTS = 1 << 12
 _LIMITS = {bs.COMM: (1 << 16) - 1, bs.GFP: 1 << 14, bs.NAME: _COUNTS - 1, bs.MARK: 1 << 16}
+_LIMITS[bs.SITE] = (1 << 16) - 1
 """Different texts per space; what comes later shares the number of `_OTHER`."""
 _OTHER = {bs.COMM: "<...>", bs.NAME: "(others)", bs.MARK: "(further texts)"}
+_OTHER[bs.SITE] = "(others)"
 _ENTRIES = re.compile(rb"^# entries-in-buffer/entries-written: (\d+)/", re.MULTILINE)
 _MAGIC = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
 DAMAGED = (lzma.LZMAError, zlib.error, EOFError, OSError)
@@ -113,8 +115,8 @@ class TraceReader:
         Lines passed.
     lost : int
         Events that the kernel says it dropped ("CPU:0 [LOST 12 EVENTS]").
-    comms, markers : list of str
-        What `comm` and (in MARKER rows) `arg0` index.
+    comms, markers, sites : list of str
+        What `comm`, (in MARKER rows) `arg0` and `site` index.
     truncated : bool
         The text ended in the middle, and that was allowed.
 
@@ -143,6 +145,7 @@ class TraceReader:
         self.lost = 0
         self.comms: list[str] = []
         self.markers: list[str] = []
+        self.sites: list[str] = []
         self.counts: dict[Kind, int] = dict.fromkeys(Kind, 0)
         self._names: list[str] = []
         self._progress = progress
@@ -285,7 +288,12 @@ class TraceReader:
             self._nr_gfp += 1
             full = self._nr_gfp > _LIMITS[space]
         else:
-            texts = {bs.COMM: self.comms, bs.NAME: self._names, bs.MARK: self.markers}[space]
+            texts = {
+                bs.COMM: self.comms,
+                bs.NAME: self._names,
+                bs.MARK: self.markers,
+                bs.SITE: self.sites,
+            }[space]
             number = len(texts)
             full = number >= _LIMITS[space]
             texts.append(_OTHER[space] if full else text)
@@ -365,4 +373,4 @@ def read_events(
     columns = {name: np.concatenate([batch[name] for batch in batches]) for name in DTYPES}
     if not reader.depth_seen:
         columns["preempt"][:] = NO_PREEMPT_COUNT
-    return Events.from_columns(columns, reader.comms, reader.markers)
+    return Events.from_columns(columns, reader.comms, reader.markers, reader.sites)

@@ -105,8 +105,8 @@ class CaptureInfo(msgspec.Struct):
         Lines of the trace per event that is not read.
     lost : int
         Events that the recording kernel dropped.
-    comms, markers : list of str
-        What the columns `comm` and (in MARKER rows) `arg0` index.
+    comms, markers, sites : list of str
+        What the columns `comm`, (in MARKER rows) `arg0` and `site` index.
     columns : list of str
         Columns that were kept.
     encoding : dict
@@ -127,6 +127,7 @@ class CaptureInfo(msgspec.Struct):
     lost: int = 0
     comms: list[str] = []
     markers: list[str] = []
+    sites: list[str] = []
     columns: list[str] = []
     encoding: dict[str, str] = {}
     provenance: Provenance = msgspec.field(default_factory=Provenance)

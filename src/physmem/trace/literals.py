@@ -29,6 +29,11 @@ KEYS = (
     "ret",
     "zone",
     "cpu",
+    "ptr",
+    "bytes_req",
+    "bytes_alloc",
+    "call_site",
+    "name",
 )
 """Fields that are read; the number of a key is its place here, behind the names."""
 (
@@ -49,6 +54,11 @@ KEYS = (
     K_RET,
     K_ZONE,
     K_CPU,
+    K_PTR,
+    K_BYTES_REQ,
+    K_BYTES_ALLOC,
+    K_CALL_SITE,
+    K_NAME,
 ) = range(len(NAMES) + 1, len(NAMES) + 1 + len(KEYS))
 NR_WORDS = len(NAMES) + 1 + len(KEYS)
 
@@ -65,6 +75,10 @@ FIELDS: dict[Kind, tuple[int, ...]] = {
     Kind.DRAIN_ZONE_PAGES: (K_ZONE,),
     Kind.ISOLATE_FREE: (K_ORDER,),
     Kind.MARKER: (),
+    Kind.KMALLOC: (K_PTR, K_BYTES_ALLOC),
+    Kind.KFREE: (K_PTR,),
+    Kind.CACHE_ALLOC: (K_PTR, K_BYTES_ALLOC),
+    Kind.CACHE_FREE: (K_PTR,),
 }
 """Fields that an event must have; others are read when they are there."""
 
@@ -93,6 +107,10 @@ ORDER_OF_KEYS: dict[Kind, tuple[int, ...]] = {
     Kind.FREE_BATCHED: (K_PAGE, K_PFN, K_ORDER),
     Kind.ZONE_LOCKED: (K_PAGE, K_PFN, K_ORDER, K_MIGRATETYPE, K_REFILL),
     Kind.PCPU_DRAIN: (K_PAGE, K_PFN, K_ORDER, K_MIGRATETYPE),
+    Kind.KMALLOC: (K_CALL_SITE, K_PTR, K_BYTES_REQ, K_BYTES_ALLOC, K_GFP_FLAGS),
+    Kind.KFREE: (K_CALL_SITE, K_PTR),
+    Kind.CACHE_ALLOC: (K_CALL_SITE, K_PTR, K_BYTES_REQ, K_BYTES_ALLOC, K_GFP_FLAGS),
+    Kind.CACHE_FREE: (K_CALL_SITE, K_PTR, K_NAME),
 }
 """Order in which the frequent events print their fields: tried first, never relied on."""
 

@@ -204,6 +204,7 @@ class _Import:
         info.lost = self._lost(reader)
         info.comms = reader.comms
         info.markers = reader.markers
+        info.sites = reader.sites
         if not reader.depth_seen:
             info.encoding = {"preempt": "no count"}
         info.provenance = Provenance(

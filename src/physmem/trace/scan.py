@@ -35,7 +35,7 @@ from physmem.trace.bytescan import (
     word_at,
 )
 from physmem.trace.events import HARDIRQ, IRQS_OFF, NEED_RESCHED, NO_PFN, SOFTIRQ, Kind
-from physmem.trace.fields import BULK, page_event, probe, read_fields
+from physmem.trace.fields import BULK, object_event, page_event, probe, read_fields
 from physmem.trace.literals import (
     L_CPU_LINE,
     L_CPUS_LINE,
@@ -69,6 +69,7 @@ NO_LINE, NO_FLAGS, NO_TIME, NO_ORDER, NO_FIELD, NO_RANGE = range(len(REASONS))
 MAX_CPUS = 1 << 16
 COMM_WIDTH = 16
 MARKER = int(Kind.MARKER)
+LAST_KIND = int(Kind.CACHE_FREE)
 
 
 @kernel
@@ -242,7 +243,7 @@ def odd_line(s: Scan, line: int) -> int:
 @kernel
 def kind_at(s: Scan, p: int) -> int:
     """Return the `Kind` of the event name at `p`; 0: none that is read."""
-    for kind in range(1, MARKER + 1):
+    for kind in range(1, LAST_KIND + 1):
         if match(s, p, kind):
             return kind
     return 0
@@ -277,6 +278,7 @@ def read_event(s: Scan, row: Row, p: int) -> int:
     row.gfp = 0
     row.arg0 = 0
     row.arg1 = 0
+    row.site = 0
     if kind == MARKER:
         s.at = end_of_line(p)
         marker = number_of_text(s, p, s.at, MARK)
@@ -291,7 +293,12 @@ def read_event(s: Scan, row: Row, p: int) -> int:
     if seen < 0 or seen & s.required[kind] != s.required[kind]:
         return -1
     s.value = NO_RANGE
-    good = page_event(s, row, kind, seen) if kind < BULK else probe(s, row, kind, seen)
+    if kind > MARKER:
+        good = object_event(s, row, kind, seen)
+    elif kind < BULK:
+        good = page_event(s, row, kind, seen)
+    else:
+        good = probe(s, row, kind, seen)
     return kind if good else -1
 
 
