@@ -15,7 +15,6 @@ from physmem.arch.registry import ARCHS
 from physmem.cli.app import app
 from physmem.cli.main import run
 from physmem.machine.machine import open_machine
-from physmem.machine.profiles import PROFILES
 
 LOGS = Path(__file__).parents[1] / "logs"
 BASE = "linux-6.1-x86_64-512M"
@@ -26,8 +25,6 @@ def kernel_of(name):
     return name.split("-")[1]
 
 
-RUNNING = [name for name in NAMES if kernel_of(name) in PROFILES]
-"""Logs of kernels whose page allocator is there; the others are booted in tests/differential."""
 IOMEM = """\
 00001000-0009fbff : System RAM
 0009fc00-0009ffff : Reserved
@@ -65,6 +62,11 @@ def boots(capsys, *arguments, code=0):
 
 def boots_to_json(capsys, *arguments, code=0):
     return json.loads(boots(capsys, *arguments, "--json", code=code))
+
+
+def counted(text):
+    """(equal, compared) of a verdict: how many figures there are grows with what is compared."""
+    return tuple(map(int, re.fullmatch(r"(\d+) of (\d+) figures equal\n", text).groups()))
 
 
 def refuses(capsys, *arguments):
@@ -149,8 +151,6 @@ def test_quiet(capsys):
 
 @pytest.mark.parametrize("kernel", ["2.6.24", "6.12"])
 def test_another_kernel(kernel, capsys):
-    if kernel not in PROFILES:
-        pytest.skip(f"no page allocator of {kernel} yet")
     found = boots_to_json(capsys, "--kernel", kernel)
     assert found["kernel"] == kernel
     assert sum(zone["managed_pages"] for zone in found["zones"]) == found["totalram_pages"]
@@ -195,7 +195,7 @@ def test_an_output_that_cannot_be_written(option, name, reason, capsys):
 # -- real logs -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", RUNNING)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_real_log_is_equal(name, capsys):
     unpack(name)
     found = boots_to_json(capsys, "--from-log", "dmesg.txt")
@@ -208,19 +208,22 @@ def test_a_real_log_is_equal(name, capsys):
 def test_a_compressed_log(capsys):
     unpack(BASE)
     log = LOGS / BASE / "dmesg.txt.xz"
-    out = boots(capsys, "--from-log", log, "--zoneinfo", "zoneinfo", "-q")
-    assert out == "73 of 73 figures equal\n"
+    equal, compared = counted(boots(capsys, "--from-log", log, "--zoneinfo", "zoneinfo", "-q"))
+    assert equal == compared >= 73
 
 
 @pytest.mark.parametrize("name", ["zoneinfo", "start.zoneinfo"])
 def test_the_zoneinfo_beside_the_log_is_found(name, capsys):
     unpack(BASE, name)
-    assert boots(capsys, "--from-log", "dmesg.txt", "-q") == "73 of 73 figures equal\n"
+    equal, compared = counted(boots(capsys, "--from-log", "dmesg.txt", "-q"))
+    assert equal == compared >= 73
 
 
 def test_a_log_without_zoneinfo(capsys):
-    out = boots(capsys, "--from-log", LOGS / BASE / "dmesg.txt.xz")
-    assert out.endswith("  figures equal  26 of 26\n  every figure is equal\n")
+    Path("dmesg.txt.xz").write_bytes((LOGS / BASE / "dmesg.txt.xz").read_bytes())
+    found = boots_to_json(capsys, "--from-log", "dmesg.txt.xz")
+    assert 26 <= found["equal"] == found["compared"] < 60
+    assert "every figure is equal\n" in boots(capsys, "--from-log", "dmesg.txt.xz")
 
 
 def test_an_altered_figure_is_told(capsys):
@@ -228,11 +231,12 @@ def test_an_altered_figure_is_told(capsys):
     text = Path("altered").read_text()
     Path("altered").write_text(text.replace("managed  116479", "managed  116480"))
     given = ("--from-log", "dmesg.txt", "--zoneinfo", "altered")
-    assert boots(capsys, *given, "-q", code=1) == "72 of 73 figures equal\n"
+    equal, compared = counted(boots(capsys, *given, "-q", code=1))
+    assert equal == compared - 1
     out = boots(capsys, *given, code=1)
     assert re.search(r"node 0 zone DMA32 managed +116479 +116480\n", out)
     found = boots_to_json(capsys, *given, code=1)
-    assert (found["compared"], found["equal"]) == (73, 72)
+    assert (found["compared"], found["equal"]) == (compared, equal)
     told = {"name": "node 0 zone DMA32 managed", "ours": 116479, "theirs": 116480, "equal": False}
     assert found["differences"] == [told]
 

@@ -81,7 +81,7 @@ def profiles():
             "bootmem"
             if "MEMBLOCK" not in {r.feature.name for r in BOOT_FEATURES[kernel]}
             else "memblock",
-            len(PROFILES[kernel]) if kernel in PROFILES else "-",
+            len(PROFILES[kernel]),
             len(BOOT_FEATURES[kernel]),
             "all"
             if "MEMBLOCK" in {r.feature.name for r in BOOT_FEATURES[kernel]}

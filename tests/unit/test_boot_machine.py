@@ -112,8 +112,9 @@ def test_a_copy_goes_its_own_way(machine):
     copied.ram.write(pfn << 12, b"mine")
     assert machine.ram.read(pfn << 12, 4) == b"\0\0\0\0"
     piece = next(p for p in machine.origin.mem_map if p.start_pfn <= pfn < p.end_pfn)
-    record = piece.paddr + (pfn - piece.start_pfn) * 64
-    assert copied.ram.read(record, 64) != machine.ram.read(record, 64)
+    size = dtype_of(Page).itemsize
+    record = piece.paddr + (pfn - piece.start_pfn) * size
+    assert copied.ram.read(record, size) != machine.ram.read(record, size)
     assert copied != machine
     copied.validate()
 
@@ -171,3 +172,25 @@ def test_no_usable_memory():
     entries = tuple(reserved(entry.addr, entry.size, 2) for entry in hardware.e820)
     with pytest.raises(PhysmemError):
         boot_hardware(type(hardware)(**{**vars(hardware), "e820": entries}))
+
+
+@pytest.mark.parametrize(
+    ("how", "where"),
+    [
+        ({"memory": "8GiB", "cmdline": "crashkernel=128M"}, (0xB7000000, 0xBF000000)),
+        ({"memory": "8GiB", "cmdline": "crashkernel=64M@512M"}, (0x20000000, 0x24000000)),
+        (
+            {"memory": "1GiB", "arch": "i386", "cmdline": "crashkernel=64M"},
+            (0x1C000000, 0x20000000),
+        ),
+        ({"memory": "1GiB", "cmdline": "crashkernel=512M-2G:32M,2G-:64M"}, (None, 32 << 20)),
+    ],
+)
+def test_memory_for_a_crash_kernel(how, where):
+    machine = physmem.boot(**how)
+    held = [part for part in machine.origin.reserved if part.owner == "crash kernel"]
+    start, end = held[0].start_pfn << 12, held[0].end_pfn << 12
+    assert len(held) == 1
+    assert (start, end) == where if where[0] is not None else end - start == where[1]
+    without = physmem.boot(**{**how, "cmdline": ""})
+    assert without.nr_free_pages - machine.nr_free_pages == end - start >> 12

@@ -111,6 +111,7 @@ def make(name: str, page_shift: int = 12, va_bits: int = 48, pa_bits: int = 48) 
         max_order=_MAX_ORDER[page_shift],
         sizeof_pgdat=0x2C80,
         zones=("DMA", "DMA32", "Normal", "Movable"),
+        crash_align=2 << 20,
         section_size_bits=29 if page_shift == 16 else 27,
         max_physmem_bits=pa_bits,
         memory_model="vmemmap",

@@ -165,6 +165,7 @@ class Arch:
     smp_cache_bytes : default alignment of the boot allocator
     max_dma_address : physical goal or minimum of ordinary boot allocations; 0: no restriction
     max_numnodes : nodes that the kernel is built for; 1: no NUMA
+    crash_align, crash_low_max : alignment and end of the memory for a crash kernel, in bytes
     thp : the kernel has transparent huge pages
     highmem : part of the memory may be outside the direct map
     bootmem_goal_low : limit of `alloc_low`, physical bytes
@@ -196,6 +197,8 @@ class Arch:
     smp_cache_bytes: int = 64
     max_dma_address: int = 0
     max_numnodes: int = 1
+    crash_align: int = 16 << 20
+    crash_low_max: int = 1 << 32
     thp: bool = True
     highmem: bool = False
     bootmem_goal_low: int = 0xFFFFFFFF

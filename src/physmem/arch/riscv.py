@@ -74,6 +74,7 @@ def _make(name: str, va_bits: int) -> Arch:
         levels=_LEVELS[va_bits],
         sizeof_pgdat=0x2C80,
         zones=("DMA32", "Normal", "Movable"),
+        crash_align=2 << 20,
         section_size_bits=27,
         max_physmem_bits=56,
         memory_model="vmemmap",

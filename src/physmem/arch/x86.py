@@ -208,6 +208,7 @@ I386 = Arch(
     max_physmem_bits=32,
     memory_model="flatmem",
     max_dma_address=_DMA,
+    crash_low_max=512 << 20,
     highmem=True,
     init_pgt_buf_pages=6,
     vmalloc_reserve=128 * _MIB,

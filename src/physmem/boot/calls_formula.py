@@ -13,6 +13,7 @@ from physmem.boot.booted import LateFree, Prediction
 from physmem.boot.calls_percpu import setup_per_cpu_areas
 from physmem.boot.calls_sparse import flat_mem_map, sparse_init
 from physmem.boot.cma import cma_alignment, place_cma
+from physmem.boot.crash_kernel import reserve_crashkernel
 from physmem.boot.image_layout import (
     ImagePlace,
     flat_image_place,
@@ -71,6 +72,7 @@ class FormulaCalls:
         boot.node_data = {nid: start for nid, (start, _) in setup.node_data.items() if start}
         boot.distance = tuple(tuple(row) for row in setup.distance)
         boot.possible = tuple(sorted({*setup.node_data, *setup.possible})) or (0,)
+        reserve_crashkernel(boot)
 
     def _sparse_init(self, boot: Boot) -> None:
         sparse_init(boot)

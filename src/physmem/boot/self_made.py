@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Boot a machine that is described, not recorded."""
 
+from collections.abc import Iterator
+
 from physmem.arch.registry import arch_for
 from physmem.arch.setup import Setup
 from physmem.boot.boot import Boot, CallObserver, geometry_of
@@ -85,4 +87,18 @@ def boot_of_hardware(
         features=boot_features(kernel),
         cpu_node=tuple(sorted(hardware.cpu_domain)),
         log=log,
+        assumptions=list(_without_effect(options)),
     )
+
+
+_NOT_FOLLOWED = (
+    *("nr_cpus", "maxcpus", "possible_cpus", "log_buf_len", "page_owner", "page_poison"),
+    *("init_on_alloc", "init_on_free", "thash_entries", "noexec"),
+)
+
+
+def _without_effect(options: CommandLine) -> Iterator[str]:
+    """A note for each option that is known, but not followed here."""
+    for name, _ in options.options:
+        if name.replace("-", "_") in _NOT_FOLLOWED:
+            yield f"{name}= is read, but changes nothing in this model"

@@ -200,23 +200,21 @@ def boot_log(
     BadInputError
         A file cannot be read, or is not what it should be.
     """
-    from physmem.boot.compare_log import compare_log
+    from physmem.boot.compare_log import compare_log, zoneinfo_beside
     from physmem.boot.from_log import boot_from_log
     from physmem.firmware.bootlog import read_boot_log
+    from physmem.firmware.bootlog_lines import read_text
     from physmem.lib.errors import BadInputError
 
     log = read_boot_log(Path(path))
     booted = Booted(boot_from_log(log))
-    beside = [Path(path).parent / name for name in ("start.zoneinfo", "zoneinfo")]
-    found = Path(zoneinfo) if zoneinfo is not None else next(filter(Path.is_file, beside), None)
-    text = None
-    if found is not None:
-        try:
-            text = found.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "no text"
-            raise BadInputError(f"{found}: cannot be read ({reason})") from None
-    return booted, compare_log(booted.memory, log, text)
+    if zoneinfo is None:
+        return booted, compare_log(booted.memory, log, zoneinfo_beside(Path(path)))
+    try:
+        return booted, compare_log(booted.memory, log, read_text(Path(zoneinfo)))
+    except BadInputError as error:
+        where = os.fspath(zoneinfo)
+        raise BadInputError(str(error) if where in str(error) else f"{where}: {error}") from None
 
 
 def handover_of(booted: BootedMemory, ram: Ram | None = None) -> Handover:

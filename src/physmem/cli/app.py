@@ -23,7 +23,7 @@ from physmem.cli import (
 )
 
 app = typer.Typer(
-    help="Linux physical memory management: import recordings of real kernels and replay them.",
+    help="Linux physical memory management: boot machines, import and replay recordings.",
     epilog="Exit codes: 0 equal, 1 something differs, 2 bad input, 3 internal error.",
     # Plain help: formatting it with rich takes longer than all the rest of `physmem --help`.
     rich_markup_mode=None,

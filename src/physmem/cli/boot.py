@@ -39,7 +39,7 @@ _Arch = Annotated[
     typer.Option(
         metavar="ARCH",
         autocompletion=_complete_arch,
-        help="x86_64 (default), x86_64-la57, i386, i386-pae, arm64, arm64-16k, arm64-64k, riscv64.",
+        help="x86_64 (default), x86_64-la57, i386[-pae], arm64[-16k|-64k], riscv64[-sv39|-sv57].",
     ),
 ]
 _Nodes = Annotated[int | None, typer.Option(metavar="N", help="NUMA nodes; default 1.")]
@@ -121,6 +121,7 @@ def boot(
     from physmem.cli.compiling import compile_now
     from physmem.cli.main import DIVERGED, EQUAL
     from physmem.cli.run import check_output
+    from physmem.lib.errors import BadInputError
 
     given = {"--memory": memory, "--nodes": nodes, "--cpus": cpus, "--arch": arch}
     sources = {"--machine": machine, "--iomem": iomem, "--from-log": from_log}
@@ -128,6 +129,8 @@ def boot(
     for output, suffixes in ((save, ()), (picture, (".png", ".svg"))):
         if output is not None:
             check_output(output, from_log or machine or iomem or Path(), *suffixes)
+    if save is not None and picture is not None and save.absolute() == picture.absolute():
+        raise BadInputError(f"{save}: both --save and --picture name it; choose two files")
 
     from physmem.boot.start import BOOT_KERNELS, boot_hardware, boot_log
 
@@ -191,13 +194,13 @@ def _hardware(given: dict[str, Any], machine: Path | None, iomem: Path | None) -
     if iomem is not None:
         from physmem.firmware.iomem import read_iomem
 
-        return read_iomem(iomem, arch=given["--arch"] or "", cpus=cpus or 1)
-    nodes = given["--nodes"] or 1
+        return read_iomem(iomem, arch=given["--arch"] or "", cpus=1 if cpus is None else cpus)
+    nodes = 1 if given["--nodes"] is None else given["--nodes"]
     return Hardware.of(
         memory=given["--memory"] or DEFAULT_MEMORY,
         nodes=nodes,
         arch=given["--arch"] or "x86_64",
-        cpus=cpus or nodes,
+        cpus=nodes if cpus is None else cpus,
     )
 
 

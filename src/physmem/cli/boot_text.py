@@ -22,7 +22,7 @@ def stages_text(booted: "Booted") -> str:
         where = [f"{start:#x}-{end - 1:#x}" for start, end in stage.ranges[:_RANGES]]
         more = len(stage.ranges) - _RANGES
         if more > 0:
-            where.append(f"and {more} more places")
+            where.append(f"and {more} more place{'s' if more > 1 else ''}")
         if frames:
             lines.append(f"     takes {_frames(frames)}: {', '.join(where)}")
         elif stage.taken < 0:
@@ -38,7 +38,8 @@ def _frames(count: int) -> str:
 
 def comparison_text(comparison: "Comparison") -> str:
     """How many figures agree, and every one that does not."""
-    head = facts([("figures equal", of(comparison.equal, comparison.compared))])
+    left_out = [("not compared", f"{part.name}: {part.reason}") for part in comparison.not_compared]
+    head = facts([("figures equal", of(comparison.equal, comparison.compared)), *left_out])
     if not comparison.differences:
         return f"{head}\n  {paint('every figure is equal', 'green')}"
     rows = [

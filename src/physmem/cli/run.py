@@ -45,7 +45,7 @@ def check_output(path: Path, source: Path, *suffixes: str) -> None:
     if not path.absolute().parent.is_dir():
         raise BadInputError(f"{path}: there is no directory {path.parent}; make it first")
     if path.exists() and source.exists() and path.samefile(source):
-        raise BadInputError(f"{path}: is the capture itself; choose another name for the output")
+        raise BadInputError(f"{path}: is the input itself; choose another name for the output")
 
 
 class _Reading(threading.Thread):

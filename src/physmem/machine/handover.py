@@ -37,7 +37,7 @@ class Handover:
     layout : zones, CPUs, nodes
     blocks : (pfn int64, order uint8) arrays of free blocks, in the order in which they are freed
     to_head : single frames go through the hot list of CPU 0, larger blocks to HEAD (bootmem); else
-        all go to TAIL (memblock)
+        all but CMA areas go to TAIL (memblock)
     boot_pagesets : until all blocks are there, per-CPU lists keep nothing
     early : frames (start, end) that were reserved and are given back before pageblocks are set
         aside (kernels with RESERVE_BLOCKS)
@@ -85,7 +85,11 @@ def hand_over(plan: Handover) -> Tables:
             tables.pageset[field_name] = size
     free = _free_to_head if plan.to_head else _free_to_tail
     for pfns, orders in plan.blocks:
-        wrong = free(h, pfns, orders)
+        if _is_cma(plan.state, int(pfns[0])):
+            # an initcall frees these to HEAD: the same lists as from the last one on to TAIL
+            wrong = _free_to_tail(h, pfns[::-1].copy(), orders[::-1].copy())
+        else:
+            wrong = free(h, pfns, orders)
         if wrong is not None:
             raise BadMachineError(
                 f"the boot allocator handed over frame {wrong:#x}, which is in no zone or in two;"
@@ -122,6 +126,19 @@ def _fill_zonelists(tables: Tables, plan: Handover) -> None:
 
 _BOOT_PAGESET = {"high": 0, "batch": 1, "cold_high": 0, "cold_batch": 1}
 """Linux: boot_pageset[], mm/page_alloc.c (2.6.24)"""
+
+
+def _is_cma(state: State, pfn: int) -> bool:
+    """Whether the frame's pageblock belongs to an area of CMA.
+
+    Linux: init_cma_reserved_pageblock(), mm/page_alloc.c (6.1)
+    """
+    block = pfn >> state.pageblock_order
+    return any(
+        zone.pageblocks[block - (zone.start >> state.pageblock_order)] == "C"
+        for zone in state.zones
+        if zone.start <= pfn < zone.end
+    )
 
 
 def _free_to_tail(h: int, pfns: Any, orders: Any) -> int | None:
