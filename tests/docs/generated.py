@@ -39,7 +39,7 @@ from physmem.lib.ram import Ram
 from physmem.machine.layout import Layout
 from physmem.machine.machine import Machine
 from physmem.machine.origin import MemMapPiece, Origin, Reserved
-from physmem.machine.profiles import ONLY_ON, PROFILES
+from physmem.machine.profiles import PROFILES
 
 DOCS = Path(__file__).parents[2] / "docs"
 _MARK = re.compile(r"(?s)(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)")
@@ -83,7 +83,9 @@ def profiles():
             else "memblock",
             len(PROFILES[kernel]) if kernel in PROFILES else "-",
             len(BOOT_FEATURES[kernel]),
-            ", ".join(ONLY_ON.get(kernel, ("all",))),
+            "all"
+            if "MEMBLOCK" in {r.feature.name for r in BOOT_FEATURES[kernel]}
+            else ", ".join(ARCHS_BOOTMEM),
         ]
         for kernel in BOOT_FEATURES
     ]

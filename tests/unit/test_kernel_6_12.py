@@ -164,7 +164,7 @@ def test_sizes_of_a_built_machine():
         for pcp in zone.pcp:
             assert (pcp.high, pcp.free_factor) == (0, None)
             assert (pcp.high_min, pcp.high_max) == (zone.pageset_high, zone.pageset_high_max)
-    with pytest.raises(BadMachineError, match=r"7\.1"):
+    with pytest.raises(BadMachineError, match="not known"):
         Machine.build("512MiB", kernel="7.1")
 
 

@@ -208,7 +208,6 @@ I386 = Arch(
     max_physmem_bits=32,
     memory_model="flatmem",
     max_dma_address=_DMA,
-    thp=False,
     highmem=True,
     init_pgt_buf_pages=6,
     vmalloc_reserve=128 * _MIB,
@@ -227,7 +226,6 @@ I386_PAE = replace(
     levels=_PAE,
     section_size_bits=29,
     max_physmem_bits=36,
-    thp=True,
     layout=_layout_32(0xFEFFE000, 0xFF000000, 512, 0x36FFE000),
     prot=_prot(_NX, memblock=True),
 )

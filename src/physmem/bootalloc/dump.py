@@ -23,7 +23,7 @@ def memblock_dump_lines(memblock: MemblockCore, phys_addr_bits: int = 64) -> lis
     >>> from physmem.bootalloc.memblock import Memblock
     >>> memblock = Memblock()
     >>> memblock.add(0x100000, 0x100000)
-    >>> print("\n".join(memblock_dump_lines(memblock, 32)).expandtabs(2))
+    >>> print("\n".join(memblock_dump_lines(memblock, 32)).expandtabs(1))
     MEMBLOCK configuration:
      memory size = 0x00100000 reserved size = 0x00000000
      memory.cnt  = 0x1

@@ -19,6 +19,8 @@ _PREFIX = re.compile(
     r"|\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)? )?"  # dmesg --time-format iso
     r"(?:\[ *[TC]\d+\] ?)?"  # task or CPU that wrote the line
 )
+_ESCAPE = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[A-Za-z])")
+"""Colours and clearings of a terminal: from dmesg --color, or a serial console."""
 _KNOWN = re.compile(
     r"Linux version |Command line: |BIOS-e820: |memblock_|MEMBLOCK configuration|Zone ranges:"
     r"|Early memory node ranges|Memory: \d+K/|Built \d+ zonelists|Booting Linux"
@@ -82,7 +84,7 @@ def log_lines(text: str, name: str = "the log") -> list[LogLine]:
     lines = []
     known = False
     for number, raw in enumerate(text.split("\n"), start=1):
-        line = raw.rstrip("\r")
+        line = _ESCAPE.sub("", raw.rstrip("\r")) if "\x1b" in raw else raw.rstrip("\r")
         match = _PREFIX.match(line)
         plain = line[match.end() :] if match else line
         if plain.strip():

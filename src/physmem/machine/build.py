@@ -6,14 +6,16 @@ MOVABLE. Booting as a real machine does comes with a later version.
 """
 
 import os
-import re
-from dataclasses import dataclass
 from typing import Any
 
+from physmem.arch.descriptor import Arch, Generation, Limits
+from physmem.arch.registry import arch_for
+from physmem.firmware.platform import platform
+from physmem.firmware.size import parse_size
 from physmem.lib.errors import BadMachineError
-from physmem.machine.layout import Layout, zone_names
+from physmem.machine.layout import Layout
 from physmem.machine.present_sizes import setup_present_sizes
-from physmem.machine.profiles import ONLY_ON, feature_bits
+from physmem.machine.profiles import feature_bits
 from physmem.machine.sizing import (
     PAGE_SHIFT,
     lowmem_reserve,
@@ -33,50 +35,6 @@ MAX_NODES = 64
 _NO_LIMIT = 1 << 62
 
 
-@dataclass(frozen=True)
-class Arch:
-    """What an architecture says about memory: first frame, zones and where they end (pfn)."""
-
-    base: int
-    limits: dict[str, int]
-    pageblock_order: int = 9
-    thp: bool = True
-
-
-ARCHS = {
-    "x86_64": Arch(0, {"DMA": 1 << 12, "DMA32": 1 << 20, "Normal": _NO_LIMIT}),
-    # without PAE: tables of 1024 entries, hence pageblocks of 4 MiB, and no huge pages
-    "i386": Arch(0, {"DMA": 1 << 12, "Normal": 896 << 8, "HighMem": 1 << 20}, 10, thp=False),
-    "arm64": Arch(1 << 18, {"DMA": 1 << 20, "Normal": _NO_LIMIT}),
-    "riscv64": Arch(1 << 19, {"DMA32": 1 << 20, "Normal": _NO_LIMIT}),
-}
-"""Linux: arch/x86/mm/init.c, arch/arm64/mm/init.c, arch/riscv/mm/init.c; RAM as QEMU places it."""
-
-_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50, "E": 60}
-_SIZE = re.compile(r"\s*(\d{1,30})\s*(?:([KMGTPE]?)(?:I?B)?)\s*", re.IGNORECASE)
-
-
-def parse_size(size: str | int) -> int:
-    """Bytes of a size: a number, or text such as "512 MiB", "1g", "1TiB" (powers of 1024).
-
-    Raises
-    ------
-    BadMachineError
-        No size.
-
-    Examples
-    --------
-    >>> parse_size("512 MiB") == parse_size("512m") == parse_size(512 << 20)
-    True
-    """
-    if isinstance(size, int):
-        return int(size)
-    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
-    if match is None:
-        raise BadMachineError(f"memory {size!r}: write a size such as 512MiB, 1GiB or 1TiB")
-    return int(match[1]) << _UNITS[match[2].upper()]
-
-
 def plan(
     memory: str | int, arch: str, nodes: int, cpus: int, kernel: str = "6.1"
 ) -> tuple[State, Layout]:
@@ -88,21 +46,18 @@ def plan(
         Not a size, too little or too much of it, an unknown architecture or kernel, an
         architecture that this kernel does not know, no CPU, no node.
     """
-    feature_bits(kernel)
-    names = zone_names(arch)
     features = feature_bits(kernel)
-    if arch not in ONLY_ON.get(kernel, (arch,)):
-        known = ", ".join(ONLY_ON[kernel])
-        raise BadMachineError(f"Linux {kernel} is known on {known} here, not on {arch}")
-    if not features & MANAGED_PAGES:
-        names = tuple(name for name in names if name != "Device")
-    shape = ARCHS[arch]
+    managed = features & MANAGED_PAGES
+    shape = arch_for(arch, Generation.MEMBLOCK if managed else Generation.BOOTMEM)
+    if shape.page_shift != PAGE_SHIFT:
+        raise BadMachineError(f"{arch}: frames of 4 KiB only; boot such a machine (physmem.boot)")
+    base = platform(arch).ram_base >> PAGE_SHIFT
     frames = parse_size(memory) >> PAGE_SHIFT
     for what, number, most in (("nodes", nodes, MAX_NODES), ("cpus", cpus, MAX_CPUS)):
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
             raise BadMachineError(f"{what} {number!r}: a machine has 1 to {most}")
     layout = Layout(
-        zone_names=names,
+        zone_names=shape.zones,
         cpu_node=tuple(cpu * nodes // cpus for cpu in range(cpus)),
         thp=shape.thp and not features & HOT_COLD,
         kernel=kernel,
@@ -111,17 +66,18 @@ def plan(
     if frames < (1 if nodes == 1 else nodes * block):
         least = "one page of 4 KiB" if nodes == 1 else f"{nodes * 4} MiB for {nodes} nodes"
         raise BadMachineError(f"memory {memory!r}: a machine has at least {least}")
-    most = min(max(shape.limits.values()), MAX_PFN) - shape.base
+    most = min(shape.dram_pfn_limit, MAX_PFN) - base
     if frames > most:
         raise BadMachineError(f"memory {memory!r}: {arch} takes at most {most >> 18} GiB here")
     _check_host(frames, block, memory)
     per_node = frames // nodes // block * block if nodes > 1 else frames
     zones = []
+    limits = _zone_limits(shape, base, base + frames)
     for node in range(nodes):
-        start = shape.base + node * per_node
-        end = shape.base + frames if node == nodes - 1 else start + per_node
+        start = base + node * per_node
+        end = base + frames if node == nodes - 1 else start + per_node
         low = 0
-        for name, limit in shape.limits.items():
+        for name, limit in limits.items():
             first, behind = max(start, low), min(end, limit)
             low = limit
             if first < behind:
@@ -130,6 +86,21 @@ def plan(
     state = State(zones=zones, pageblock_order=shape.pageblock_order)
     state.migratetypes = "" if letters == BLOCK_LETTERS else letters
     return state, layout
+
+
+def _zone_limits(shape: Arch, base: int, end: int) -> dict[str, int]:
+    """Last frame of each zone, exclusive, for memory [base, end) without holes."""
+    low = min(end, shape.layout.direct_map_bytes >> PAGE_SHIFT)
+    return shape.max_zone_pfns(
+        Limits(
+            max_low_pfn=low,
+            max_pfn=end,
+            highstart_pfn=low,
+            highend_pfn=end,
+            dram_start=base << PAGE_SHIFT,
+            dram_end=end << PAGE_SHIFT,
+        )
+    )
 
 
 def _check_host(frames: int, block: int, memory: str | int) -> None:

@@ -3,16 +3,10 @@
 
 from dataclasses import dataclass, field
 
+from physmem.arch.registry import arch_for
 from physmem.lib.errors import BadMachineError
 
 ZONELIST_ORDERS = ("", "node", "zone")
-ZONE_NAMES = {
-    "x86_64": ("DMA", "DMA32", "Normal", "Movable", "Device"),
-    "i386": ("DMA", "Normal", "HighMem", "Movable"),
-    "arm64": ("DMA", "DMA32", "Normal", "Movable"),
-    "riscv64": ("DMA32", "Normal", "Movable"),
-}
-"""Zones of each architecture, lowest first: the position is the zone index (`zone_idx`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +71,4 @@ def zone_names(arch: str) -> tuple[str, ...]:
     >>> zone_names("i386")
     ('DMA', 'Normal', 'HighMem', 'Movable')
     """
-    try:
-        return ZONE_NAMES[arch]
-    except KeyError:
-        msg = f"architecture {arch!r} is not known; known are {', '.join(sorted(ZONE_NAMES))}"
-        raise BadMachineError(msg) from None
+    return arch_for(arch).zones

@@ -281,9 +281,6 @@ PROFILES: dict[str, tuple[Feature, ...]] = {
 }
 """Profiles whose rules are implemented, by name."""
 
-ONLY_ON = {"2.6.24": ("x86_64", "i386")}
-"""Architectures of a profile that does not have all of them."""
-
 
 def feature_bits(kernel: str) -> int:
     """Set of `physmem.mm.features` bits of a profile.

@@ -7,7 +7,7 @@ mm/page_alloc.c (6.12); round_jiffies_relative(), kernel/time/timer.c
 A kernel worker ("kworker/...") of each CPU runs at whole seconds of the kernel's clock, later when
 the CPU was asleep or busy. What it drains shows as drains that follow no free. When it only lowers
 `high`, nothing shows: the phase is then that of the decays that do show, and where the answers say
-that it came earlier or later, it is moved (`physmem.replay.races`).
+that it came earlier or later, it is moved (`physmem.replay.decay_moves`).
 """
 
 from dataclasses import dataclass
@@ -91,10 +91,7 @@ def workers(events: Events) -> NDArray[np.uint8]:
     if "comm" not in events.columns:
         return np.ones(len(events), np.uint8)
     is_worker = np.array([name.startswith("kworker/") for name in events.comms], np.uint8)
-    if not len(is_worker):
-        return np.zeros(len(events), np.uint8)
-    rows: NDArray[np.uint8] = is_worker[events.comm]
-    return rows
+    return is_worker[events.comm] if len(is_worker) else np.zeros(len(events), np.uint8)
 
 
 def phase_of(times: NDArray[np.int64]) -> int | None:
