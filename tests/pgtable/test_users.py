@@ -119,6 +119,31 @@ def test_fresh_memory_is_zero():
     assert paddr in seen
 
 
+def test_faults_touch_no_host_memory():
+    computer = Computer(memory="1GiB")
+    mm = computer.mm()
+    va = mm.mmap(64 << 20)
+    mm.fault_stream(va + np.arange(0, 64 << 20, 4096), np.ones(16384, bool))
+    assert mm.rss == 64 << 20
+    touched = sum(end - start for start, end in computer.machine.ram.written())
+    assert touched <= computer.machine.ram.size // 512 + (2 << 20)  # the tables only
+
+
+def test_a_stream_clears_what_was_written():
+    computer = Computer(memory="64MiB")
+    mm = computer.mm()
+    held = [mm.table.alloc_frames(gfp=0x100CCA) for _ in range(500)]
+    for paddr in held[::2]:
+        computer.machine.ram.write(paddr + 100, b"secret")
+    for paddr in held:
+        mm.table.free_frames(paddr)
+    va = mm.mmap(4 << 20)
+    assert (mm.fault_stream(va + np.arange(0, 4 << 20, 4096), np.ones(1024, bool)) == 1).all()
+    frames = mm.table.translate_many(va + np.arange(0, 4 << 20, 4096))
+    assert len(set(held) & set(frames.tolist())) > 200
+    assert not any(computer.machine.ram.read(int(frame), 4096).strip(b"\0") for frame in frames)
+
+
 def test_fault_stream():
     computer = Computer()
     mm = computer.mm()

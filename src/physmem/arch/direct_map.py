@@ -52,7 +52,7 @@ class TablePages:
 
     def addresses(self) -> Iterator[int]:
         """Physical address of each table."""
-        return iter(range(self.paddr, self.paddr + self.count * self.stride, self.stride))
+        return (self.paddr + n * self.stride for n in range(self.count))
 
 
 class Observer(Protocol):

@@ -232,6 +232,15 @@ class Ram:
             at = os.lseek(self._fd, start, os.SEEK_HOLE)
             yield start, at
 
+    def is_written(self, paddr: int, size: int) -> bool:
+        """Whether bytes may hold anything but zeros (overlays are not looked at)."""
+        if self._fd < 0:
+            return True
+        try:
+            return os.lseek(self._fd, paddr, os.SEEK_DATA) < paddr + size
+        except OSError:  # no data from there on
+            return False
+
     def overlays(self) -> Iterator[tuple[int, int]]:
         """Physical ranges (start, end) that live in arrays laid over the memory, in order."""
         for start, array in self._overlays:

@@ -26,7 +26,7 @@ from physmem.pgtable.record import (
     TableRecord,
     table_at,
 )
-from physmem.pgtable.tables import frame_alloc, frame_free, zero_frames
+from physmem.pgtable.tables import frame_alloc, frame_free
 from physmem.pgtable.touch import make_dirty
 from physmem.pgtable.walk import refusal, walk
 
@@ -74,13 +74,17 @@ def fault_huge(pt: TableRecord, vma: int, va: int) -> int:
     if code != OK:  # a small page is there already
         frame_free(pt, pa, int(pt.lvl_shift[level] - pt.frame_shift))
         return code
-    zero_frames(pt, pa, size)
+    pt.walk_paddr = pa
     return OK
 
 
 @kernel
 def handle_fault(pt: TableRecord, va: int, access: int) -> int:
-    """Let a user's access succeed if it may: FAULT_* or a negative code."""
+    """Let a user's access succeed if it may: FAULT_* or a negative code.
+
+    The memory mapped is at `walk_paddr` and not cleared: to look at what was never written would
+    cost memory of the host, so the caller, who knows what was written, does it.
+    """
     vma = find_vma(pt, va)
     if vma < 0:
         return FAULT_SEGV
@@ -109,11 +113,11 @@ def handle_fault(pt: TableRecord, va: int, access: int) -> int:
     pa = frame_alloc(pt, GFP_HIGHUSER_MOVABLE, order)
     if pa < 0:
         return NO_MEMORY
-    zero_frames(pt, pa, pt.page_size)
     code = map_page(pt, va & -pt.page_size, pa, int(pt.nr_levels - 1), prot)
     if code != OK:
         frame_free(pt, pa, order)
         return code
+    pt.walk_paddr = pa
     return FAULT_MAPPED
 
 
@@ -125,12 +129,17 @@ def do_fault(h: int, va: int, access: int) -> int:
 
 @kernel
 def do_fault_stream(h: int) -> int:
-    """Touch all `queries` (bit 0: to write), what each did into `answers`; faults that mapped."""
+    """Touch all `queries` (bit 0: to write); faults that mapped.
+
+    `answers`: what each did, a FAULT_* with the address of the memory mapped, or a negative code.
+    """
     pt = table_at(h)
     mapped = 0
     for i in range(len(pt.queries)):
         va = int(pt.queries[i])
         did = handle_fault(pt, va, WRITE if va & 1 else READ)
+        if did == FAULT_MAPPED or did == FAULT_HUGE:
+            did |= int(pt.walk_paddr)
+            mapped += 1
         pt.answers[i] = did
-        mapped += did == FAULT_MAPPED or did == FAULT_HUGE
     return mapped

@@ -264,6 +264,8 @@ class AddressSpace:
             raise errors.BadRequestError(f"access {access!r}: r, w or x")
         code = self._fault(self.table.handle, signed(va), bits)
         if code in _WHAT:
+            if code != rec.FAULT_PRESENT:
+                self._clear(np.array([code | int(self._row["walk_paddr"])]))
             if self.tlbs is not None:
                 self.tlbs.cache_call("update_mmu_cache")
             return _WHAT[code]
@@ -295,7 +297,28 @@ class AddressSpace:
         attach(self._row, "queries", queries)
         attach(self._row, "answers", out)
         ready(do_fault_stream)(self.table.handle)
-        return out
+        self._clear(out)
+        return np.where(out > 0, out & 3, out)
+
+    def _clear(self, did: NDArray[np.int64]) -> None:
+        """Clear what faults mapped, as far as it was ever written.
+
+        Linux: clear_user_highpage(), clear_huge_page()
+        """
+        fmt, ram = self.kernel.format, self.kernel.ram
+        huge = 1 << fmt.levels[-2].shift
+        for code, size in ((rec.FAULT_MAPPED, fmt.page_size), (rec.FAULT_HUGE, huge)):
+            frames = did[(did > 0) & (did & 3 == code)] & ~3
+            if len(frames) == 1:
+                dirty = frames if ram.is_written(int(frames[0]), size) else frames[:0]
+            else:
+                parts = np.array(list(ram.written()), np.int64).reshape(-1, 2)
+                at = np.searchsorted(parts[:, 1], frames, "right")  # the first part that may meet
+                inside = at < len(parts)
+                dirty = frames[inside]
+                dirty = dirty[parts[at[inside], 0] < dirty + size]
+            for paddr in dirty.tolist():
+                ram.zero(paddr, size)
 
     # -- figures and the end ----------------------------------------------------------------------
 

@@ -53,17 +53,6 @@ def frame_split(pt: TableRecord, pa: int, order: int, parts: int) -> None:
 
 
 @kernel
-def zero_frames(pt: TableRecord, pa: int, size: int) -> None:
-    """Clear memory for a user.
-
-    Linux: clear_user_highpage(), clear_huge_page()
-    """
-    for word in range(pa >> 3, (pa + size) >> 3):
-        if pt.ram_entries[word]:  # memory that is zero already is not to be touched
-            pt.ram_entries[word] = 0
-
-
-@kernel
 def zero_page(pt: TableRecord, pa: int) -> int:
     """Clear a page for a table; OUTSIDE when it is not in memory."""
     if pa < 0 or pa + pt.page_size > pt.ram_size:
