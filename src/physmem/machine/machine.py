@@ -167,7 +167,11 @@ class Machine(Reading, MachineMemory, Objects):
         ------
         OSError
             The file cannot be written.
+        BadRequestError
+            The slab allocator runs: its caches would be lost.
         """
+        if self._slab is not None:
+            raise BadRequestError("a machine whose slab allocator runs cannot be saved; copy() it")
         save_tables(self.tables, self.layout, path, self.origin, self._ram)
 
     # -- the allocator ----------------------------------------------------------------------------

@@ -64,7 +64,8 @@ class Cache:
         BadRequestError
             No such flag, CPU or node, or the cache was destroyed.
         """
-        self._check()
+        if self.destroyed:
+            self._check()
         owner = self.allocator
         bits = owner.gfp_known.get(gfp)
         if bits is None:
@@ -87,7 +88,8 @@ class Cache:
         OverrunError
             A check of a debug cache found bytes written outside of the object.
         """
-        self._check()
+        if self.destroyed:
+            self._check()
         if cpu.__class__ is not int or not 0 <= cpu < self.allocator.nr_cpus:
             cpu = self.allocator.check_cpu(cpu)
         self.allocator.free(self, address, cpu)

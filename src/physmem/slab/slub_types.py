@@ -146,12 +146,16 @@ class KmemCacheNode:
 class KmemCache:
     """One cache. Linux: struct kmem_cache, include/linux/slub_def.h (6.1)"""
 
+    # what every request reads comes first: one line of the processor's cache
+    cpu_slab: Array[KmemCacheCpu]
+    size: i64  # stride
+    offset: i64  # of the free pointer
+    secret: i64  # of CONFIG_SLAB_FREELIST_HARDENED; 0: links are plain
+    object_size: i64
+    orig_offset: i64  # where the requested size of a kmalloc is noted; 0: nowhere
     number: i64
     live: i64  # 0: the number is free
     cache_flags: i64  # SLAB_*
-    size: i64  # stride
-    object_size: i64
-    offset: i64  # of the free pointer
     inuse: i64
     align: i64
     red_left_pad: i64
@@ -167,12 +171,9 @@ class KmemCache:
     debug: i64  # any of the debug flags: no CPU slabs
     poison_object: i64
     ctor: i64  # 1: objects of new slabs wait for their constructor
-    secret: i64  # of CONFIG_SLAB_FREELIST_HARDENED; 0: links are plain
     defrag_ratio: i64  # of 1024
-    orig_offset: i64  # where the requested size of a kmalloc is noted; 0: nowhere
     track_offset: i64
     track_size: i64
-    cpu_slab: Array[KmemCacheCpu]
     node_lists: Array[KmemCacheNode]
     random_seq: Array[u16]
 
