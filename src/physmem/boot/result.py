@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from physmem.boot.boot import Boot
 from physmem.boot.booted import BlockTypes, BootedMemory, BootedZone
 from physmem.boot.mem_init import no_blocks, pages_by_zone
-from physmem.boot.memmap_init import deferred_pageblocks
+from physmem.boot.memmap_init import NO_MEMORY, deferred_pageblocks
 from physmem.boot.sizes import Watermarks
 from physmem.boot.zones import BootZone, BootZones
 
@@ -50,20 +50,34 @@ def _pageblocks(boot: Boot, zones: BootZones) -> dict[tuple[int, int], tuple[Blo
         for start, end in areas:
             low, high = max(start - first, 0), min(end - first, count)
             if low < high:
-                blocks = _marked(blocks, low, high)
+                blocks = _marked(blocks, low, high, CMA)
+        for start, end in _of_other_nodes(zone, zones, order):
+            low, high = max(start - first, 0), min(end - first, count)
+            if low < high:
+                blocks = _marked(blocks, low, high, NO_MEMORY)
         found[zone.nid, zone.index] = tuple(blocks)
     return found
 
 
-def _marked(blocks: Sequence[BlockTypes], low: int, high: int) -> list[BlockTypes]:
-    """Blocks [low, high) as CMA, the others as they are."""
+def _of_other_nodes(zone: BootZone, zones: BootZones, order: int) -> list[tuple[int, int]]:
+    """Pageblocks within a zone's span that are other nodes' memory: nodes may be interleaved."""
+    found = []
+    for memory in zones.ranges_meeting(zone.start_pfn, zone.end_pfn):
+        start, end = -(-memory.start_pfn >> order), memory.end_pfn >> order
+        if memory.nid != zone.nid and start < end:
+            found.append((start, end))
+    return found
+
+
+def _marked(blocks: Sequence[BlockTypes], low: int, high: int, kind: str) -> list[BlockTypes]:
+    """Blocks [low, high) as of a type, the others as they are."""
     result = []
     for run in blocks:
         end = run.first + run.count
         for start, stop in ((run.first, min(end, low)), (max(run.first, high), end)):
             if start < stop:
                 result.append(BlockTypes(start, stop - start, run.type))
-    result.append(BlockTypes(low, high - low, CMA))
+    result.append(BlockTypes(low, high - low, kind))
     return sorted(result, key=lambda run: run.first)
 
 

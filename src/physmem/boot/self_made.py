@@ -12,6 +12,7 @@ from physmem.boot.kernel_config import KernelConfig, kernel_config
 from physmem.boot.owners import OwnerBook
 from physmem.bootalloc.memblock import Memblock
 from physmem.bootalloc.memblock_core import MemblockConfig
+from physmem.firmware.check import check_size
 from physmem.firmware.cmdline import CommandLine
 from physmem.firmware.hardware import Hardware
 from physmem.lib.ram import Ram
@@ -47,6 +48,7 @@ def boot_of_hardware(
     >>> boot.arch.name, boot.geometry.pageblock_order, boot.config.deferred_pages
     ('x86_64', 9, True)
     """
+    check_size(hardware)
     config = config or kernel_config(hardware.arch, kernel)
     arch = arch_for(hardware.arch)
     options = CommandLine.parse(cmdline) if isinstance(cmdline, str) else cmdline

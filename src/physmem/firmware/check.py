@@ -38,16 +38,38 @@ def check_hardware(hardware: Hardware) -> None:
         if hardware.e820 or hardware.srat:
             raise BadMachineError(f"e820, srat: {hardware.arch} has a device tree; use memory")
         ram = _check_banks(hardware)
-    total = sum(end - start for start, end in ram)
-    if total > kind.max_bytes or max(end for _, end in ram) > 1 << 52:
-        most = kind.max_bytes >> 30
-        raise BadMachineError(
-            f"{total >> 30} GiB of memory up to {max(end for _, end in ram):#x}: "
-            f"{hardware.arch} takes at most {most} GiB, below 2^52"
-        )
+    _check_size(hardware.arch, ram)
     _check_cpus(hardware)
     _check_distance(hardware)
     _check_inside(hardware, ram)
+
+
+def check_size(hardware: Hardware) -> None:
+    """Raise when there is more memory, or at higher addresses, than the architecture can have.
+
+    Raises
+    ------
+    BadMachineError
+        Says how much is too much.
+
+    Examples
+    --------
+    >>> check_size(Hardware.of(memory="1TiB"))
+    """
+    ram = [(e.addr, e.end) for e in hardware.e820 if e.type == E820Type.RAM]
+    ram += [(bank.base, bank.end) for bank in hardware.memory]
+    if ram:
+        _check_size(hardware.arch, _joined(sorted(ram)))
+
+
+def _check_size(arch: str, ram: Sequence[tuple[int, int]]) -> None:
+    total, last = sum(end - start for start, end in ram), max(end for _, end in ram)
+    most = platform(arch).max_bytes
+    if total > most or last > 1 << 52:
+        raise BadMachineError(
+            f"{total >> 30} GiB of memory up to {last:#x}: "
+            f"{arch} takes at most {most >> 30} GiB, below 2^52"
+        )
 
 
 def _hex(start: int, end: int) -> str:
