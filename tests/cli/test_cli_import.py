@@ -215,6 +215,8 @@ def test_interrupted_in_the_middle(number, code, line, compact, tmp_path):
     with lzma.open(tmp_path / "r/trace.txt.xz", "wb", preset=0) as long:  # some seconds of work
         for _ in range(100):
             long.write(b"# nothing\n" * (1 << 18))
+    # a shell's background job ignores interrupts, and what it starts inherits that
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(
         [*PROGRAM, "import", str(tmp_path / "r"), *compact],
         stdout=subprocess.PIPE,
@@ -222,6 +224,7 @@ def test_interrupted_in_the_middle(number, code, line, compact, tmp_path):
         text=True,
         env=environment(),
     )
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not any(Path().rglob(".*")) and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
