@@ -131,7 +131,8 @@ class Reading(MachineBase):
         from physmem.views.blocks import size_text
 
         zones = self.tables.zones
-        frames = int(zones["present_pages"].sum())
+        # 2.6.24 takes the memory map off what it calls present, and frees more than that
+        frames = int(np.maximum(zones["present_pages"], zones["managed_pages"]).sum())
         size = size_text(frames << (self.layout.page_shift - 12))
         nodes = len(set(zones["node"].tolist()))
         parts = [
