@@ -33,7 +33,7 @@ from physmem.slab.allocator import (
 from physmem.slab.cache import Cache
 from physmem.slab.calls import KernelCalls
 from physmem.slab.flags import SLAB_CACHE_DMA, parse_flags
-from physmem.slab.nodes import node_of, nodes_with_memory
+from physmem.slab.nodes import cpu_nodes, node_of, nodes_with_memory
 from physmem.slab.rows import CacheRow
 from physmem.slab.slab_boot import start_slab
 from physmem.slab.slab_config import SlabConfig
@@ -133,8 +133,6 @@ class SlabAllocator(KernelCalls):
         """Node of a CPU as SLAB counts nodes."""
         if not self.config.numa:
             return 0
-        from physmem.slab.nodes import cpu_nodes
-
         return int(cpu_nodes(self.memory)[cpu])
 
     def internal_kmalloc(self, size: int, *, nid: int = NONE, zero: bool = False) -> int:

@@ -133,7 +133,7 @@ class SlubAllocator(KernelCalls):
         node_size = sizeof_kmem_cache_node(config)
         natural = not config.features & SlubFeature.DIVISOR_ALIGN
         pow2 = natural and not node_size & (node_size - 1)
-        nodes = self._nodes()
+        nodes = nodes_with_memory(self.memory)
         node_cache = self._new(
             "kmem_cache_node", node_size, max(align, node_size) if pow2 else align,
             SLAB_HWCACHE_ALIGN,
@@ -160,10 +160,6 @@ class SlubAllocator(KernelCalls):
             for cache in self.caches:
                 random_seq(self, cache)
         slub["gfp_allowed"] = 0xFFFFFFFF
-
-    def _nodes(self) -> list[int]:
-        """Nodes with memory."""
-        return nodes_with_memory(self.memory)
 
     def _new(self, name: str, size: int, align: int, flags: int, *, ctor: bool = False) -> Cache:
         """A cache record with its geometry, not yet to be found."""
@@ -195,7 +191,10 @@ class SlubAllocator(KernelCalls):
         return address
 
     def _alloc_nodes(self) -> list[int]:
-        return [self._internal(self.node_cache, GFP_KERNEL, nid) for nid in self._nodes()]
+        return [
+            self._internal(self.node_cache, GFP_KERNEL, nid)
+            for nid in nodes_with_memory(self.memory)
+        ]
 
     def copy(self, memory: NDArray[Any], ram: Ram, duplicate: Duplicate) -> "SlubAllocator":
         """The same state on a copy of the machine."""

@@ -137,8 +137,8 @@ def calculate_order(config: SlubConfig, size: int) -> int:
 
     Examples
     --------
-    >>> [calculate_order(SlubConfig(cpus=cpus), 512) for cpus in (1, 2, 8, 64)]
-    [1, 1, 2, 3]
+    >>> [calculate_order(SlubConfig(cpus=cpus), 512) for cpus in (1, 2, 8, 128)]
+    [0, 1, 2, 3]
     """
     least = config.min_objects
     if not least:

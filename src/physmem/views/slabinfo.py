@@ -31,7 +31,7 @@ def slabinfo(rows: Iterable[CacheRow], *, statistics: bool = False) -> str:
     Examples
     --------
     >>> slabinfo([CacheRow("kmalloc-64", 12, 64, 64, 64, 1)]).splitlines()[2][:50]
-    'kmalloc-64            12     64     64   64    1 : '
+    'kmalloc-64            12     64     64   64    1 :'
     """
     version = "slabinfo - version: 2.1"
     lines = [version + (" (statistics)" if statistics else "")]
