@@ -121,6 +121,7 @@ def _read_layout(fields: dict[str, Any]) -> Layout:
         max_order=int(fields["max_order"]),
         thp=bool(fields["thp"]),
         watermark_boost_factor=int(fields["watermark_boost_factor"]),
+        kernel=str(fields["kernel"]),
     )
     if not 0 < layout.max_order < mmzone.NR_PAGE_ORDERS:
         raise ValueError("impossible layout")
@@ -169,6 +170,8 @@ def _check_shape(tables: Tables, layout: Layout) -> None:
         and bool((zones["pageblock_order"] == block_order).all())
         and bool((zones["max_order"] == layout.max_order).all())
         and bool((zones["first_block"] == zones["start_pfn"] >> block_order).all())
+        and bool((zones["movable_idx"] >= 0).all())
+        and bool((zones["movable_idx"] < mmzone.MAX_NR_ZONES).all())
         and bool((zones["start_pfn"] >= 0).all())
         and bool((zones["start_pfn"] < zones["end_pfn"]).all())
         and bool((zones["end_pfn"] <= frames).all())
