@@ -12,6 +12,7 @@ from physmem.lib.struct import Array, i64
 from physmem.mm.features import (
     FREE_HIGHATOMIC,
     FREES_READ_BLOCK_TYPE,
+    HIGHATOMIC_WHOLE_BLOCKS,
     LIST_TYPE_IS_BLOCK_TYPE,
 )
 from physmem.mm.lists import memory_at
@@ -320,7 +321,8 @@ def check_sizes(zone: Zone, report: Array[i64]) -> int:
     if isolated != zone.nr_isolate_pageblock:
         return broken(report, NR_ISOLATED, NONE, isolated, zone.nr_isolate_pageblock)
     reserved = highatomic << zone.pageblock_order
-    if reserved != zone.nr_reserved_highatomic:
+    too_many = reserved < zone.nr_reserved_highatomic and zone.features & HIGHATOMIC_WHOLE_BLOCKS
+    if reserved > zone.nr_reserved_highatomic or too_many:
         return broken(report, NR_HIGHATOMIC, NONE, reserved, zone.nr_reserved_highatomic)
     return WHOLE
 
