@@ -85,6 +85,15 @@ def test_decays_that_show_and_that_do_not():
     assert not (record["race"] & COUNTED).any()
 
 
+def test_seconds_before_anything_shows():
+    """A recording that begins with silent seconds: high falls until the lists hold more."""
+    path = RECORDINGS / "linux-6.12-x86_64-256M-short.physmem"
+    result = Session.prepare(read_capture(path, columns=replay_columns)).run()
+    assert result.equal, result.first_divergence
+    assert (result.allocations, result.decays.seen) == (27_914, 7)
+    assert result.decays.inferred == 4
+
+
 def corrupted(events: Events, seed: int) -> Events:
     """Wrong frames in every outcome: allocations, refills, drains, fallbacks."""
     rng = np.random.default_rng(seed)

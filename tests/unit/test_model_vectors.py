@@ -124,7 +124,7 @@ def test_every_invariant_is_named():
     broken(lambda m, _z: setattr(m.pcp[0][0], "count", 7), "pcp-count")
     broken(lambda m, _z: m.movable.add(5), "movable-in-use")
     broken(lambda _m, z: setattr(z, "nr_in_use", 3), "conservation")
-    broken(lambda _m, z: setattr(z, "nr_reserved_highatomic", 16), "highatomic-count")
+    broken(lambda _m, z: z.set_pageblock_migratetype(32, "H"), "highatomic-count")
 
     def overlap(_machine, zone):
         zone.add_to_free_list(40, 2, "M")

@@ -295,7 +295,6 @@ BREAKS = [
     (block_without_memory, "pageblocks"),
     (block_isolated, "pageblocks"),
     (block_highatomic, "pageblocks"),
-    (counter("nr_reserved_highatomic"), "pageblocks"),
     (counter("nr_isolate_pageblock"), "pageblocks"),
 ]
 
@@ -321,6 +320,7 @@ def alloc_factor(machine):
 BREAKS_6_12 = [
     (other_block, "block_list"),
     (counter("nr_free_highatomic"), "nr_free_highatomic"),
+    (counter("nr_reserved_highatomic"), "pageblocks"),
     (free_count, "pcp_lists"),
     (high_bounds, "pcp_lists"),
     (alloc_factor, "pcp_lists"),

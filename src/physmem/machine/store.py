@@ -215,6 +215,8 @@ def _check_shape(tables: Tables, layout: Layout) -> None:
         and bool((zones["features"] == feature_bits(layout.kernel)).all())
         and int(memory[0]["features"]) == feature_bits(layout.kernel)
         and bool((zones["first_block"] == zones["start_pfn"] >> block_order).all())
+        and bool((zones["movable_idx"] >= 0).all())
+        and bool((zones["movable_idx"] < mmzone.MAX_NR_ZONES).all())
         and bool((zones["start_pfn"] >= 0).all())
         and bool((zones["start_pfn"] < zones["end_pfn"]).all())
         and bool((zones["end_pfn"] <= frames).all())

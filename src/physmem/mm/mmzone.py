@@ -27,7 +27,8 @@ Invariants (named as `validate()` names them)
     pcp_count         pageset[cpu].count = sum over its lists of length << order; cold_count, too
     pcp_lists         blocks are aligned, in the zone, and of a cached type that belongs on the list
     in_use            a frame is in use, free, on a per-CPU list or not managed: exactly one
-    pageblocks        types exist; isolated and HIGHATOMIC pageblocks are as many as counted
+    pageblocks        types exist; isolated and HIGHATOMIC ones are as many as counted (6.1 forgets
+                      to count some of the latter down)
     watermark         0 <= min <= low <= high, no negative boost
     block_list        LIST_TYPE_IS_BLOCK_TYPE: a free block is on the list of its pageblocks' type
 """

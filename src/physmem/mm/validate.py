@@ -12,6 +12,7 @@ from physmem.lib.struct import Array, i64
 from physmem.mm.features import (
     FREE_HIGHATOMIC,
     FREES_READ_BLOCK_TYPE,
+    HIGHATOMIC_WHOLE_BLOCKS,
     HOT_COLD,
     ISOLATED_IS_FREE,
     LIST_TYPE_IS_BLOCK_TYPE,
@@ -345,7 +346,8 @@ def check_sizes(zone: Zone, report: Array[i64]) -> int:
     if isolated != zone.nr_isolate_pageblock:
         return broken(report, NR_ISOLATED, NONE, isolated, zone.nr_isolate_pageblock)
     reserved = 0 if zone.features & RESERVE_BLOCKS else highatomic << zone.pageblock_order
-    if reserved != zone.nr_reserved_highatomic:
+    too_many = reserved < zone.nr_reserved_highatomic and zone.features & HIGHATOMIC_WHOLE_BLOCKS
+    if reserved > zone.nr_reserved_highatomic or too_many:
         return broken(report, NR_HIGHATOMIC, NONE, reserved, zone.nr_reserved_highatomic)
     return WHOLE
 
