@@ -262,6 +262,7 @@ def handover_of(booted: BootedMemory, ram: Ram | None = None) -> Handover:
         late=[(late.start_pfn, late.end_pfn) for late in booted.late if late.after_marks],
         reserved=_kept(booted),
         mem_map=mem_map_pieces(booted),
+        zonelists=booted.zonelists,
         grouping_disabled=not booted.grouping,
         ram=ram or Ram(end),
     )

@@ -111,7 +111,7 @@ def build_tables(state: State, layout: Layout) -> Tables:
         mem_map=reserve(frames + heads, dtype_of(Page)),
         zones=reserve(len(state.zones), dtype_of(Zone)),
         pageset=reserve(len(state.zones) * layout.nr_cpus, dtype_of(PerCpuPages)),
-        pageblock_flags=reserve(blocks + len(state.zones), np.uint8),
+        pageblock_flags=reserve(_nr_flags(state), np.uint8),
         block_zone=reserve(blocks, np.uint8),
         zonelist=_zonelist(state, layout),
         cpu_node=np.array(layout.cpu_node, np.int64),
@@ -128,6 +128,12 @@ def build_tables(state: State, layout: Layout) -> Tables:
         block[zone.start >> state.pageblock_order : end] = number
     _split_interleaved(block, state)
     return tables
+
+
+def _nr_flags(state: State) -> int:
+    """Pageblocks of all zones' spans; those of interleaved nodes overlap."""
+    order = state.pageblock_order
+    return sum((-(-zone.end >> order)) - (zone.start >> order) for zone in state.zones)
 
 
 def _split_interleaved(block: NDArray[np.uint8], state: State) -> None:
