@@ -100,6 +100,7 @@ def make(name: str, page_shift: int = 12, va_bits: int = 48, pa_bits: int = 48) 
     >>> kernel.pageblock_order, kernel.huge_shift
     (13, 29)
     """
+    lpa = "_lpa" if pa_bits > 48 and va_bits <= 48 else ""
     return Arch(
         name=name,
         generation=Generation.MEMBLOCK,
@@ -107,6 +108,7 @@ def make(name: str, page_shift: int = 12, va_bits: int = 48, pa_bits: int = 48) 
         va_bits=va_bits,
         pa_bits=pa_bits,
         two_roots=True,
+        page_table=f"arm64_{1 << page_shift - 10}k_{va_bits}{lpa}",
         levels=levels(page_shift, va_bits),
         max_order=_MAX_ORDER[page_shift],
         sizeof_pgdat=0x2C80,

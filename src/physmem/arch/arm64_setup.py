@@ -139,6 +139,7 @@ class PagingInit:
     def run(self) -> None:
         """Do all of it, and give up the tables within the image."""
         image = self.setup.image
+        self.made.offset = self.arch.layout.page_offset - self.setup.min_alloc_addr
         self._map_kernel()
         self._map_mem()
         start, end = image.boot_tables
@@ -164,9 +165,13 @@ class PagingInit:
         # how much of the init section is code is not known: a quarter
         init_text = init + (image.init_end - init) // 4 // align * align if init > text else init
         borders = sorted({image.start, text, init, init_text, image.init_end or init, image.end})
+        code = {image.start, init} - {text}
         for start, end in pairwise(borders):
+            # read-only data becomes that much later, when init is over
+            prot = "PAGE_KERNEL_ROX" if start in code else "PAGE_KERNEL"
             for low, high, size in blocks(start, end, self.sizes[:2]):
                 self.tree.map(low + offset, high + offset, {size})
+                self.made.add_other(MapPiece(low, high, size, low + offset, prot))
 
     def _map_mem(self) -> None:
         """The linear map. Pages only when their attributes may change later, which is normal.
@@ -186,7 +191,7 @@ class PagingInit:
         memblock.clear_nomap(image.start, end - image.start)
 
     def _map_range(self, start: int, end: int, sizes: tuple[int, ...]) -> None:
-        offset = self.arch.layout.page_offset - self.setup.min_alloc_addr
+        offset = self.made.offset
         for low, high, size in blocks(start, end, sizes):
             self.tree.map(low + offset, high + offset, {size})
             self.made.add_piece(MapPiece(low, high, size))
@@ -194,12 +199,13 @@ class PagingInit:
     def _create_idmap(self) -> None:
         """Linux: create_idmap(), arch/arm64/mm/mmu.c (6.1)"""
         image, page = self.setup.image, self.arch.page_size
-        tree = TableTree(self.arch.levels, self._take, self.made)
+        tree = TableTree(self.arch.levels, self._take, self.made, "idmap")
         # the code that switches the MMU on, and a flag beside the kernel's data
         text = (image.start + (image.code_kib << 10)) & -page
         flag = image.init_end or image.start
-        for start in (text, flag):
+        for start, prot in ((text, "PAGE_KERNEL_ROX"), (flag & -page, "PAGE_KERNEL")):
             tree.map(start, start + page, {page})
+            self.made.add_other(MapPiece(start, start + page, page, start, prot, "idmap"))
 
 
 def paging_init(setup: Setup) -> None:

@@ -12,17 +12,32 @@ from typing import Protocol
 
 from physmem.arch.descriptor import Level
 
+_PAGE = 4096
+"""Bytes of a table where entry code makes some (x86-32)."""
+
 
 @dataclass(frozen=True, slots=True)
 class MapPiece:
     """Physical bytes [start, end), mapped with leaves of up to `size` bytes.
 
     The outermost leaves may reach beyond the piece: a leaf maps all of its size.
+
+    Attributes
+    ----------
+    size : 0: nothing is mapped, but there are tables for small pages
+    va : virtual address of `start`; -1: where the direct map has it
+    prot : name of the protection
+    space : whose tables: "kernel", or "idmap" (virtual addresses equal to physical ones)
+    static : the tables lie in the kernel image, nobody allocates them
     """
 
     start: int
     end: int
     size: int
+    va: int = -1
+    prot: str = "PAGE_KERNEL"
+    space: str = "kernel"
+    static: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +51,7 @@ class TablePages:
     paddr : physical address of the first table
     count, stride : number of tables, and bytes from one to the next
     source : "brk", "memblock", "bootmem", "e820" or "image"
+    space : whose tables they are, as in `MapPiece`
 
     Examples
     --------
@@ -49,6 +65,7 @@ class TablePages:
     count: int
     stride: int
     source: str
+    space: str = "kernel"
 
     def addresses(self) -> Iterator[int]:
         """Physical address of each table."""
@@ -69,6 +86,16 @@ class Observer(Protocol):
 class DirectMap:
     """What was mapped, and the tables for it, each in the kernel's order.
 
+    Attributes
+    ----------
+    pieces : of the direct map
+    tables : table pages that were allocated
+    others : what else is mapped meanwhile: the kernel image, an identity map, room for the fixmap
+    adopted : tables that the entry code left in the image (paddr 0: somewhere in it)
+    steps : all of it in order
+    offset : virtual address of physical byte 0 in the direct map
+    observer : is told of all of it as it happens
+
     Examples
     --------
     >>> made = DirectMap()
@@ -79,17 +106,30 @@ class DirectMap:
 
     pieces: list[MapPiece] = field(default_factory=list)
     tables: list[TablePages] = field(default_factory=list)
+    others: list[MapPiece] = field(default_factory=list)
+    adopted: list[TablePages] = field(default_factory=list)
+    steps: list[MapPiece | TablePages] = field(default_factory=list)
+    offset: int = 0
     observer: Observer | None = None
 
     def add_piece(self, piece: MapPiece) -> None:
         """Note a piece."""
         self.pieces.append(piece)
+        self.steps.append(piece)
+        if self.observer is not None:
+            self.observer.on_piece(piece)
+
+    def add_other(self, piece: MapPiece) -> None:
+        """Note something mapped that is no part of the direct map."""
+        self.others.append(piece)
+        self.steps.append(piece)
         if self.observer is not None:
             self.observer.on_piece(piece)
 
     def add_tables(self, tables: TablePages) -> None:
-        """Note tables; those that follow on from the last ones extend that record."""
-        self.tables.append(tables)
+        """Note tables."""
+        (self.adopted if tables.source == "image" else self.tables).append(tables)
+        self.steps.append(tables)
         if self.observer is not None:
             self.observer.on_tables(tables)
 
@@ -175,6 +215,7 @@ class TableTree:
     levels : of the architecture; folded ones are skipped
     take : gives the pages
     made : description to fill in
+    space : whose tables, as in `MapPiece`
 
     Examples
     --------
@@ -187,10 +228,13 @@ class TableTree:
     ['pud', 'pmd', 'pte']
     """
 
-    def __init__(self, levels: Sequence[Level], take: TakeTables, made: DirectMap) -> None:
+    def __init__(
+        self, levels: Sequence[Level], take: TakeTables, made: DirectMap, space: str = "kernel"
+    ) -> None:
         self.levels = [level for level in levels if not level.folded]
         self.take = take
         self.made = made
+        self.space = space
         self.root = _Table()
 
     def map(self, va: int, end: int, sizes: set[int]) -> None:
@@ -201,13 +245,23 @@ class TableTree:
         if va < end:
             self._walk(self.root, 0, va, end, sizes)
 
-    def adopt(self, va: int, end: int) -> None:
-        """Tables for all pages of [va, end) exist already: they cost nothing."""
-        take, observed = self.take, self.made
-        self.take = lambda _level, _va, count: [(0, count, 0, "image")]
-        self.made = DirectMap()
+    def adopt(self, va: int, end: int, paddr: int = 0) -> None:
+        """Tables for all pages of [va, end) exist already: they cost nothing.
+
+        They lie side by side from `paddr` on; 0: somewhere in the image.
+        """
+        take, at = self.take, paddr
+
+        def adopted(level: str, va: int, count: int) -> list[tuple[int, int, int, str]]:
+            nonlocal at
+            del level, va
+            first = at
+            at += count * _PAGE if paddr else 0
+            return [(first, count, _PAGE if paddr else 0, "image")]
+
+        self.take = adopted
         self.map(va, end, {self.levels[-1].size})
-        self.take, self.made = take, observed
+        self.take = take
 
     def _walk(self, table: _Table, depth: int, va: int, end: int, sizes: set[int]) -> None:
         level = self.levels[depth]
@@ -241,5 +295,6 @@ class TableTree:
         level = self.levels[depth]
         span = self.levels[depth - 1].size
         for paddr, number, stride, source in self.take(level.name, va, count):
-            self.made.add_tables(TablePages(level.name, va, paddr, number, stride, source))
+            made = TablePages(level.name, va, paddr, number, stride, source, self.space)
+            self.made.add_tables(made)
             va += number * span

@@ -69,6 +69,7 @@ def _make(name: str, va_bits: int) -> Arch:
     return Arch(
         name=name,
         generation=Generation.MEMBLOCK,
+        page_table=f"riscv64_sv{va_bits}",
         va_bits=va_bits,
         pa_bits=56,
         levels=_LEVELS[va_bits],

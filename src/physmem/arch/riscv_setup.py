@@ -104,7 +104,7 @@ def setup_vm_final(setup: Setup) -> None:
 
     tree = TableTree(arch.levels, take, made)
     base = setup.min_alloc_addr
-    offset = arch.layout.page_offset - base
+    offset = made.offset = arch.layout.page_offset - base
     limit = base + arch.layout.direct_map_bytes
     for start, region_end, _ in list(memblock.mem_ranges()):
         end = min(region_end, limit)
@@ -113,6 +113,13 @@ def setup_vm_final(setup: Setup) -> None:
         made.add_piece(MapPiece(start, end, size))
     low = arch.layout.image_base
     tree.map(low, low + image.size, {_PMD})
+    code_end = min(-(-(image.start + (image.code_kib << 10)) // _PMD) * _PMD, image.end)
+    for start, end, prot in (
+        (image.start, code_end, "PAGE_KERNEL_ROX"),
+        (code_end, image.end, "PAGE_KERNEL"),
+    ):
+        if start < end:
+            made.add_other(MapPiece(start, end, _PMD, low + start - image.start, prot))
     memblock.allow_resize()
 
 

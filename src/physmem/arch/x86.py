@@ -167,6 +167,7 @@ _LAYOUT_BOOTMEM_64 = VirtualLayout(
 
 X86_64 = Arch(
     name="x86_64",
+    page_table="x86_64",
     generation=Generation.MEMBLOCK,
     va_bits=48,
     pa_bits=52,
@@ -189,6 +190,7 @@ X86_64 = Arch(
 X86_64_LA57 = replace(
     X86_64,
     name="x86_64-la57",
+    page_table="x86_64_la57",
     va_bits=57,
     levels=_FIVE_LEVELS,
     max_physmem_bits=52,
@@ -196,6 +198,7 @@ X86_64_LA57 = replace(
 )
 I386 = Arch(
     name="i386",
+    page_table="x86_32",
     generation=Generation.MEMBLOCK,
     bits_per_long=32,
     va_bits=32,
@@ -222,6 +225,7 @@ I386 = Arch(
 I386_PAE = replace(
     I386,
     name="i386-pae",
+    page_table="x86_32_pae",
     pa_bits=36,
     entry_bytes=8,
     levels=_PAE,
@@ -233,6 +237,7 @@ I386_PAE = replace(
 
 X86_64_BOOTMEM = Arch(
     name="x86_64",
+    page_table="x86_64",
     generation=Generation.BOOTMEM,
     va_bits=48,
     pa_bits=46,
@@ -257,6 +262,7 @@ X86_64_BOOTMEM = Arch(
 )
 I386_BOOTMEM = Arch(
     name="i386",
+    page_table="x86_32",
     generation=Generation.BOOTMEM,
     bits_per_long=32,
     va_bits=32,
@@ -284,6 +290,7 @@ I386_BOOTMEM = Arch(
 I386_PAE_BOOTMEM = replace(
     I386_BOOTMEM,
     name="i386-pae",
+    page_table="x86_32_pae",
     pa_bits=36,
     entry_bytes=8,
     levels=_without_p4d(_PAE),

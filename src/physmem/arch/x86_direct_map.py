@@ -139,10 +139,13 @@ class InitMemMapping:
         """Map [0, 1 MiB), then all memory, from the top down or from the kernel upwards."""
         limits = self.setup.limits
         end = (limits.max_pfn if self.wide else limits.max_low_pfn) << 12
+        self.made.offset = self.arch.layout.page_offset
         if not self.wide:
             # the entry code left tables of small pages behind
             offset = self.arch.layout.page_offset
             self.tree.adopt(offset, offset + self.setup.scratch["initial_mapped"])
+        else:
+            self._image()
         self._init_memory_mapping(0, _ISA_END)
         if self.memblock.bottom_up:
             kernel_end = self.setup.image.end + self.setup.image.brk_bytes
@@ -150,6 +153,17 @@ class InitMemMapping:
             self._bottom_up(_ISA_END, kernel_end)
         else:
             self._top_down(_ISA_END, end)
+
+    def _image(self) -> None:
+        """The image's own mapping, as the entry code and cleanup_highmap() leave it.
+
+        Linux: level2_kernel_pgt, arch/x86/kernel/head_64.S; cleanup_highmap(),
+        arch/x86/mm/init_64.c
+        """
+        image, size = self.setup.image, self.pmd_size
+        start, end = _down(image.start, size), _up(image.end + image.brk_bytes, size)
+        base = self.arch.layout.image_base + start
+        self.made.add_other(MapPiece(start, end, size, base, "PAGE_KERNEL_EXEC", static=True))
 
     def _top_down(self, map_start: int, map_end: int) -> None:
         """Linux: memory_map_top_down(), arch/x86/mm/init.c (6.1)"""

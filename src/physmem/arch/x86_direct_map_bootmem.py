@@ -75,6 +75,7 @@ def init_memory_mapping(
     (['0x8000', '0xb000'], 'kernel direct mapping tables up to 7ff70000 @ 8000-b000')
     """
     made = DirectMap() if made is None else made
+    made.offset = page_offset
     start, size = find_early_table_space(table, end, taken)
     at = start
 
@@ -126,7 +127,7 @@ def pagetable_init(setup: Setup, nr_fixmap: int = 500) -> None:
     Linux: pagetable_init(), arch/x86/mm/init_32.c (2.6.24)
     """
     arch, hardware, made = setup.arch, setup.hardware, setup.direct_map
-    offset = arch.layout.page_offset
+    offset = made.offset = arch.layout.page_offset
     huge = 1 << arch.huge_shift
     pae = arch.entry_bytes == 8
 
@@ -138,15 +139,19 @@ def pagetable_init(setup: Setup, nr_fixmap: int = 500) -> None:
     tree = TableTree(arch.levels, take, made)
     if not pae:
         # with PAE the entry code's tables have the wrong format and are given up
-        tree.adopt(offset, offset + setup.scratch["initial_mapped"])
+        tree.adopt(offset, offset + setup.scratch["initial_mapped"], _page_up(setup.image.end))
     end = setup.limits.max_low_pfn << 12
     large = hardware.pse and not setup.cmdline.mem_nopentium
     tree.map(offset, offset + end, {huge} if large else {_PAGE})
     made.add_piece(MapPiece(0, end, huge if large else _PAGE))
     layout = arch.layout
-    fixmap = layout.fixaddr_top - (nr_fixmap << 12)
-    tree.map(fixmap & -huge, -(-layout.fixaddr_top // huge) * huge, {_PAGE})
-    tree.map(layout.pkmap_base, layout.pkmap_base + (layout.last_pkmap << 12), {_PAGE})
+    fixmap = layout.fixaddr_top - (nr_fixmap << 12) & -huge
+    for va, behind in (
+        (fixmap, -(-layout.fixaddr_top // huge) * huge),
+        (layout.pkmap_base, layout.pkmap_base + (layout.last_pkmap << 12)),
+    ):
+        tree.map(va, behind, {_PAGE})
+        made.add_other(MapPiece(0, behind - va, 0, va))
 
 
 def _page_up(value: int) -> int:

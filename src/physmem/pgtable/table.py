@@ -7,6 +7,7 @@ Linux: struct mm_struct.pgd; pgd_alloc(), vmap_range(), mm/vmalloc.c; free_pgd_r
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from physmem.lib import errors
 from physmem.lib.jit import ready
@@ -102,6 +103,31 @@ class PageTable(TableReader):
         row["table_source"], row["frame_shift"] = rec.FROM_BUDDY, source.frame_shift
         row["memory_h"], row["table_gfp"] = source.memory, source.gfp
         row["table_nid"], row["table_cpu"], row["table_order"] = source.nid, source.cpu, order
+
+    def stock(self, addresses: NDArray[np.int64], *, first: bool = False) -> None:
+        """Pages to use for tables, in this order, before the source is asked.
+
+        Parameters
+        ----------
+        addresses : int64 [n]
+            Physical addresses.
+        first : bool
+            Before those that are in stock; else after them.
+
+        Raises
+        ------
+        BadRequestError
+            More pages than the memory has.
+        """
+        row, count = self._row, len(addresses)
+        held = int(row["nr_pool"])
+        if held + count > len(self._pool):
+            raise errors.BadRequestError(f"{count} pages for tables: more than there can be")
+        at = held if first else 0  # the last of the pool is used first
+        if not first:
+            self._pool[count : count + held] = self._pool[:held].copy()
+        self._pool[at : at + count] = addresses[::-1] >> int(row["frame_shift"])
+        row["nr_pool"] = held + count
 
     def _new_table(self) -> int:
         run = ready(do_table_alloc)
