@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The generic layer: entries by name, folding, mistakes, splitting, boot-time maps."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
+from physmem.arch.direct_map import MapPiece
 from physmem.lib.errors import (
     AlreadyMappedError,
     BadMappingError,
@@ -270,7 +269,7 @@ def test_direct_map_of_a_small_machine():
         (2 * MIB, 0x20000000, 2 * MIB),
         (0x3FE00000, 0x3FFE0000, 4096),
     ):
-        writer.on_piece(SimpleNamespace(start=start, end=end, size=size))
+        writer.on_piece(MapPiece(start, end, size))
     assert writer.unused == 0
     assert writer.table.nr_tables == 4  # the top table was there before
     found = [(leaf.va - DIRECT, leaf.end - DIRECT, leaf.size) for leaf in writer.table.leaves()]
