@@ -119,6 +119,9 @@ def make(name: str, page_shift: int = 12, va_bits: int = 48, pa_bits: int = 48) 
         layout=layout(page_shift, va_bits),
         prot=_PROT,
         table_bits=3,
+        # blocks come from a table of their own: no software bits
+        vmemmap_prot=0x0060000000000703 if page_shift == 12 else "PAGE_KERNEL",
+        page_tables=f"arm64_{1 << page_shift - 10}k_{va_bits}",
         image=PLATFORMS["arm64"].image,
         max_zone_pfns=partial(zone_limits.arm64, page_shift=page_shift),
     )

@@ -173,6 +173,8 @@ class Arch:
     vmalloc_reserve : bytes kept for vmalloc when low memory is sized (x86-32)
     layout : kernel virtual memory
     prot : protections as entry bits; `table_bits` : bits of an entry that points to a table
+    page_tables : name of the page-table format, one of `physmem.page_table_formats()`
+    vmemmap_prot : protection of the virtual memory map
     image : a typical kernel
     max_zone_pfns : end pfn of each zone but Movable and Device, from `Limits`
     stages : setup_arch() step by step
@@ -207,6 +209,8 @@ class Arch:
     layout: VirtualLayout
     prot: Mapping[str, int]
     table_bits: int
+    page_tables: str
+    vmemmap_prot: str | int = "PAGE_KERNEL"
     image: KernelImage
     max_zone_pfns: Callable[[Limits], dict[str, int]]
     stages: "tuple[Stage, ...]" = ()

@@ -150,6 +150,7 @@ def booted_memory(boot: Boot) -> BootedMemory:
         thp=boot.thp,
         boot_zones=zones,
         memblock=boot.memblock,
+        kernel_map=boot.kernel_map if boot.kernel_map.roots else None,
         prediction=boot.calls.prediction(),
         assumptions=tuple(boot.assumptions),
         stages=tuple(boot.stages),

@@ -39,6 +39,8 @@ class PageTable(TableReader):
         New pointers to tables get the kernel's flags, not those for user mappings.
     root : int, optional
         Physical address of a top table that exists already.
+    nr_tables : int, optional
+        Pages that hold tables behind it, itself among them.
 
     Examples
     --------
@@ -53,7 +55,7 @@ class PageTable(TableReader):
     3
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what to make, or what is there already
         self,
         fmt: Format,
         ram: Ram,
@@ -62,6 +64,7 @@ class PageTable(TableReader):
         kernel: bool = True,
         root: int | None = None,
         root_high: int | None = None,
+        nr_tables: int | None = None,
     ) -> None:
         super().__init__(fmt, ram, kernel=kernel)
         room = min(ram.size // fmt.page_size, _MOST_POOL)
@@ -74,6 +77,8 @@ class PageTable(TableReader):
         self._row["root"] = self._new_table() if root is None else root
         if fmt.two_roots:
             self._row["root_high"] = self._new_table() if root_high is None else root_high
+        if nr_tables is not None:
+            self._row["nr_tables"] = nr_tables
 
     # -- where tables come from -------------------------------------------------------------------
 
