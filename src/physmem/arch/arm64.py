@@ -100,6 +100,7 @@ def make(name: str, page_shift: int = 12, va_bits: int = 48, pa_bits: int = 48) 
     >>> kernel.pageblock_order, kernel.huge_shift
     (13, 29)
     """
+    lpa = "_lpa" if pa_bits > 48 and va_bits <= 48 else ""
     return Arch(
         name=name,
         generation=Generation.MEMBLOCK,
@@ -121,7 +122,7 @@ def make(name: str, page_shift: int = 12, va_bits: int = 48, pa_bits: int = 48) 
         table_bits=3,
         # blocks come from a table of their own: no software bits
         vmemmap_prot=0x0060000000000703 if page_shift == 12 else "PAGE_KERNEL",
-        page_tables=f"arm64_{1 << page_shift - 10}k_{va_bits}",
+        page_table=f"arm64_{1 << page_shift - 10}k_{va_bits}{lpa}",
         image=PLATFORMS["arm64"].image,
         max_zone_pfns=partial(zone_limits.arm64, page_shift=page_shift),
     )

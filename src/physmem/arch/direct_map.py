@@ -2,13 +2,12 @@
 """The direct map as a plain description: which memory with which page size, which table where.
 
 Nothing is written: who wants the entries in simulated memory walks `DirectMap.tables` and
-`DirectMap.leaves`, or listens as they are made (`observer`).
+`DirectMap.leaves`, or both in order (`DirectMap.order`).
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from physmem.arch.descriptor import Level
 
@@ -96,16 +95,6 @@ class Target:
     contiguous: bool = False
 
 
-class Observer(Protocol):
-    """Is told of each step, in the kernel's order."""
-
-    def on_tables(self, tables: TablePages) -> None:
-        """Tables were taken."""
-
-    def on_piece(self, piece: MapPiece) -> None:
-        """A piece is mapped, its tables are there."""
-
-
 @dataclass
 class DirectMap:
     """What was mapped, and the tables for it, each in the kernel's order.
@@ -132,20 +121,15 @@ class DirectMap:
     fixed: list[TablePages] = field(default_factory=list)
     order: list[TablePages | Leaves] = field(default_factory=list)
     roots: dict[str, int] = field(default_factory=dict)
-    observer: Observer | None = None
 
     def add_piece(self, piece: MapPiece) -> None:
         """Note a piece."""
         self.pieces.append(piece)
-        if self.observer is not None:
-            self.observer.on_piece(piece)
 
     def add_tables(self, tables: TablePages) -> None:
         """Note tables; those that follow on from the last ones extend that record."""
         self.tables.append(tables)
         self.order.append(tables)
-        if self.observer is not None:
-            self.observer.on_tables(tables)
 
     def add_leaves(self, leaves: Leaves) -> None:
         """Note entries; those that follow on from the last ones extend that record."""

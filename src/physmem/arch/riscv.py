@@ -82,7 +82,7 @@ def _make(name: str, va_bits: int) -> Arch:
         layout=_layout(va_bits),
         prot=_PROT,
         table_bits=1,
-        page_tables=f"riscv64_sv{va_bits}",
+        page_table=f"riscv64_sv{va_bits}",
         image=PLATFORMS["riscv64"].image,
         max_zone_pfns=zone_limits.riscv,
     )

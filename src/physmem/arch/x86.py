@@ -183,14 +183,14 @@ X86_64 = Arch(
     layout=_LAYOUT_4,
     prot=_prot(_NX, memblock=True),
     table_bits=_TABLE_BITS,
-    page_tables="x86_64",
+    page_table="x86_64",
     image=PLATFORMS["x86_64"].image,
     max_zone_pfns=zone_limits.x86_64,
 )
 X86_64_LA57 = replace(
     X86_64,
     name="x86_64-la57",
-    page_tables="x86_64_la57",
+    page_table="x86_64_la57",
     va_bits=57,
     levels=_FIVE_LEVELS,
     max_physmem_bits=52,
@@ -218,14 +218,14 @@ I386 = Arch(
     layout=_layout_32(0xFEBFE000, 0xFEC00000, 1024, 0x36BFE000),
     prot=_prot(0, memblock=True),
     table_bits=_TABLE_BITS,
-    page_tables="x86_32",
+    page_table="x86_32",
     image=PLATFORMS["i386"].image,
     max_zone_pfns=zone_limits.x86_32,
 )
 I386_PAE = replace(
     I386,
     name="i386-pae",
-    page_tables="x86_32_pae",
+    page_table="x86_32_pae",
     pa_bits=36,
     entry_bytes=8,
     levels=_PAE,
@@ -254,7 +254,7 @@ X86_64_BOOTMEM = Arch(
     layout=_LAYOUT_BOOTMEM_64,
     prot=_prot(_NX, memblock=False),
     table_bits=_TABLE_BITS,
-    page_tables="x86_64",
+    page_table="x86_64",
     image=KernelImage(
         start=0x200000, end=0x5F0000, code_kib=2158, rwdata_kib=997, init_kib=316, bss_kib=560
     ),
@@ -281,7 +281,7 @@ I386_BOOTMEM = Arch(
     layout=_layout_32(0xFF7FE000, 0xFF800000, 1024, 896 * _MIB),
     prot=_prot(0, memblock=False),
     table_bits=_TABLE_BITS,
-    page_tables="x86_32",
+    page_table="x86_32",
     image=KernelImage(
         start=0x100000, end=0x41A000, code_kib=1846, rwdata_kib=785, init_kib=244, bss_kib=300
     ),
@@ -290,7 +290,7 @@ I386_BOOTMEM = Arch(
 I386_PAE_BOOTMEM = replace(
     I386_BOOTMEM,
     name="i386-pae",
-    page_tables="x86_32_pae",
+    page_table="x86_32_pae",
     pa_bits=36,
     entry_bytes=8,
     levels=_without_p4d(_PAE),

@@ -36,7 +36,7 @@ def enter_kernel_map(booted: BootedMemory, ram: Ram) -> KernelTables | None:
         return None
     arch = arch_of(booted)
     old = arch.generation is Generation.BOOTMEM
-    form = page_table_format(arch.page_tables, old_bits=old)
+    form = page_table_format(arch.page_table, old_bits=old)
     fixed = sum(tables.count for tables in made.fixed if tables.space == KERNEL)
     count = 1 + fixed + sum(tables.count for tables in made.tables if tables.space == KERNEL)
     if count <= _EAGER:

@@ -89,6 +89,9 @@ if PURE:
 
     inlined = kernel
 
+    def prefetch(array: Any, index: int) -> None:
+        """Nothing."""
+
     def ready(fn: Callable[P, R]) -> Callable[P, R]:
         """Make a kernel callable from Python: NumPy arrays become ctypes views."""
 
@@ -249,6 +252,29 @@ else:
     @lower_builtin(len, Far)  # type: ignore[untyped-decorator]  # as above
     def _len(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).size
+
+    @intrinsic  # type: ignore[untyped-decorator]  # as above
+    def prefetch(_context: Any, array: Any, index: Any) -> Any:
+        """Ask for the cache line of an element of a record's array, and do not wait for it.
+
+        It changes nothing, and an index outside of the array does no harm. Worth it where
+        many elements in unrelated places are read soon: their loads then overlap.
+        """
+        if not isinstance(array, Far) or not isinstance(index, types.Integer):
+            return None
+        signature = types.void(array, index)
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            ir = cgutils.ir
+            place = _element(context, builder, sig, args)
+            place = builder.bitcast(place, ir.IntType(8).as_pointer())
+            number = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+            call = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+            builder.call(call, [place, number(0), number(3), number(1)])  # read, keep, data
+            return context.get_dummy_value()
+
+        return signature, generate
 
     def _numba_type(annotation: Any) -> Any:
         scalars = {None: types.void, int: types.int64, bool: types.boolean, float: types.float64}

@@ -79,6 +79,6 @@ def _arm64(fmt: Format) -> tuple[int, ...]:
     page_offset = -(1 << fmt.va_bits) & U64
     page_end = -(1 << (va_min - 1)) & U64
     image = page_end + (128 << 20)  # behind the modules
-    vmemmap = -(1 << (va_min - (fmt.page_shift - 6))) & U64
+    vmemmap = -(1 << (fmt.va_bits - (fmt.page_shift - 6))) & U64
     vmalloc_end = vmemmap - (256 << 20)
     return page_offset, page_end - page_offset, image, vmalloc_end, vmemmap, image

@@ -4,7 +4,7 @@
 Linux: the hardware; follow_pte(), mm/memory.c; lookup_address(), arch/x86/mm/pat/set_memory.c
 """
 
-from physmem.lib.jit import inlined, kernel
+from physmem.lib.jit import inlined, kernel, prefetch
 from physmem.pgtable.entry import (
     canonical,
     is_none,
@@ -39,7 +39,7 @@ from physmem.pgtable.record import (
 FAULT = -1
 """No physical address."""
 BEGUN = -2
-BLOCK = 256
+BLOCK = 128
 """Addresses that go down together."""
 
 
@@ -180,11 +180,14 @@ def translate_level(pt: TableRecord, level: int, at: int, end: int) -> None:
     down, down_value = int(pt.lvl_down_mask[level]), int(pt.lvl_down_value[level])
     hit, hit_value = int(pt.lvl_hit_mask[level]), int(pt.lvl_hit_value[level])
     entry_shift, ram_size = int(pt.entry_shift), int(pt.ram_size)
+    wide = entry_shift == 3
     addr_shift, high_shift = int(pt.addr_shift), int(pt.high_shift)
     table_addr, table_high = int(pt.table_addr) >> addr_shift, int(pt.table_high) >> high_shift
     leaf_addr, leaf_high = int(pt.lvl_addr[level]) >> addr_shift, int(pt.lvl_high[level])
     leaf_high >>= high_shift
     low = (1 << shift) - 1
+    below = level + 1 if level + 1 < pt.nr_levels else level
+    next_shift, next_mask = int(pt.lvl_shift[below]), int(pt.lvl_mask[below])
     for i in range(at, end):
         state = int(pt.answers[i])
         if state >= FAULT:
@@ -194,12 +197,13 @@ def translate_level(pt: TableRecord, level: int, at: int, end: int) -> None:
         if slot >= ram_size:
             pt.answers[i] = FAULT
             continue
-        entry = load(pt, slot)
+        entry = int(pt.ram_entries[slot >> 3]) if wide else int(pt.ram_entries32[slot >> 2])
         if entry & down == down_value:
             table = (entry & table_addr) << addr_shift
             if table_high:
                 table |= (entry & table_high) << high_shift
             pt.answers[i] = BEGUN - table
+            prefetch(pt.ram_entries, table + ((va >> next_shift & next_mask) << entry_shift) >> 3)
         elif entry & hit == hit_value:
             pa = (entry & leaf_addr) << addr_shift
             if leaf_high:
@@ -213,7 +217,8 @@ def translate_level(pt: TableRecord, level: int, at: int, end: int) -> None:
 def do_translate(h: int) -> int:
     """Translate all `queries` into `answers`; how many have a physical address.
 
-    A block of addresses goes down level by level: so the loads of one do not wait for another's.
+    A block of addresses goes down level by level, and each asks for its entry of the next level: so
+    the loads of one do not wait for another's. Nothing is remembered between addresses.
     """
     pt = table_at(h)
     found = 0
