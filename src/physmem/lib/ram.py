@@ -119,9 +119,9 @@ class Ram:
     def __del__(self) -> None:
         self._close()
 
-    def _close(self) -> None:
+    def _close(self, _close_fd: Callable[[int], None] = os.close) -> None:
         if self._fd >= 0:
-            os.close(self._fd)  # the mappings keep the bytes
+            _close_fd(self._fd)  # the mappings keep the bytes
             self._fd = -1
 
     @property
