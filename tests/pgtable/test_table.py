@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from physmem.arch.direct_map import MapPiece
+from physmem.arch.direct_map import DirectMap, TableTree, Target
+from physmem.arch.registry import arch_for
 from physmem.lib.errors import (
     AlreadyMappedError,
     BadMappingError,
@@ -17,8 +18,8 @@ from physmem.lib.errors import (
 )
 from physmem.lib.ram import Ram
 from physmem.machine.machine import Machine
-from physmem.pgtable.boot import DirectMapWriter, map_image, map_vmemmap
 from physmem.pgtable.formats import page_table_format, page_table_formats
+from physmem.pgtable.kernel_map import write_kernel_map
 from physmem.pgtable.ranges import CONTINUE, WalkOps, apply_to_page_range, walk_page_range
 from physmem.pgtable.source import Buddy, bump
 from physmem.pgtable.table import PageTable
@@ -257,22 +258,35 @@ def test_tables_larger_than_frames():
 # -- a starting kernel -----------------------------------------------------------------------------
 
 
+def mapped(ram, pages, *pieces):
+    """The tables of a direct map of pieces (start, end, sizes), entered one after the other."""
+    made = DirectMap(roots={"kernel": 0x1000})
+    free = iter(pages)
+    arch = arch_for("x86_64")
+
+    def take(level, va, count):
+        del level, va
+        return [(next(free), 1, 0, "memblock") for _ in range(count)]
+
+    tree = TableTree(arch.levels, take, made)
+    for start, end, sizes in pieces:
+        tree.map(DIRECT + start, DIRECT + end, sizes or {4096}, Target(start))
+    fmt = page_table_format("x86_64")
+    count = write_kernel_map(fmt, ram, made)
+    assert count == 1 + made.nr_tables()
+    return PageTable(fmt, ram, bump(0, 0), root=0x1000, nr_tables=count)
+
+
 def test_direct_map_of_a_small_machine():
     """1 GiB without 1G pages, as Linux 6.1 does it: one pud, one pmd and two pte pages."""
-    writer = DirectMapWriter(page_table_format("x86_64"), Ram(GIB), DIRECT, root=0x1000)
-    writer.give(range(0x2000, 0x6000, 4096))
-    for start, end, size in (
-        (0, MIB, 4096),
-        (0x3FC00000, 0x3FE00000, 2 * MIB),
-        (0x20000000, 0x3FC00000, 2 * MIB),
-        (MIB, 2 * MIB, 4096),
-        (2 * MIB, 0x20000000, 2 * MIB),
-        (0x3FE00000, 0x3FFE0000, 4096),
-    ):
-        writer.on_piece(MapPiece(start, end, size))
-    assert writer.unused == 0
-    assert writer.table.nr_tables == 4  # the top table was there before
-    found = [(leaf.va - DIRECT, leaf.end - DIRECT, leaf.size) for leaf in writer.table.leaves()]
+    small, large = set(), {2 * MIB}
+    table = mapped(
+        *(Ram(GIB), range(0x2000, 0x6000, 4096)),
+        *((0, MIB, small), (0x3FC00000, 0x3FE00000, large), (0x20000000, 0x3FC00000, large)),
+        *((MIB, 2 * MIB, small), (2 * MIB, 0x20000000, large), (0x3FE00000, 0x3FFE0000, small)),
+    )
+    assert table.nr_tables == 5
+    found = [(leaf.va - DIRECT, leaf.end - DIRECT, leaf.size) for leaf in table.leaves()]
     assert found == [
         *((0, 2 * MIB, 4096), (2 * MIB, 0x3FE00000, 2 * MIB), (0x3FE00000, 0x3FFE0000, 4096))
     ]
@@ -280,17 +294,15 @@ def test_direct_map_of_a_small_machine():
 
 def test_direct_map_of_a_large_machine():
     """8 GiB with 1G pages; the outermost leaf reaches beyond its piece and is met again."""
-    writer = DirectMapWriter(page_table_format("x86_64"), Ram(9 * GIB), DIRECT, root=0x1000)
-    writer.give(range(0x2000, 0x20000, 4096))
-    pieces = [
-        *((0, MIB, 4096), (0x23FE00000, 0x240000000, GIB), (0x220000000, 0x23FE00000, GIB)),
-        *((MIB, 2 * MIB, 4096), (2 * MIB, GIB, 2 * MIB), (GIB, 2 * GIB, GIB)),
-        *((2 * GIB, 0xBFE00000, 2 * MIB), (0xBFE00000, 0xBFFE0000, 4096)),
-        (4 * GIB, 0x220000000, GIB),
-    ]
-    for start, end, size in pieces:
-        writer.map(start, end, size)
-    sizes = [(leaf.va - DIRECT, leaf.end - DIRECT, leaf.size) for leaf in writer.table.leaves()]
+    small, large, largest = set(), {2 * MIB}, {2 * MIB, GIB}
+    table = mapped(
+        *(Ram(9 * GIB), range(0x2000, 0x20000, 4096)),
+        *((0, MIB, small), (0x23FE00000, 0x240000000, largest)),
+        *((0x220000000, 0x23FE00000, largest), (MIB, 2 * MIB, small), (2 * MIB, GIB, large)),
+        *((GIB, 2 * GIB, largest), (2 * GIB, 0xBFE00000, large)),
+        *((0xBFE00000, 0xBFFE0000, small), (4 * GIB, 0x220000000, largest)),
+    )
+    sizes = [(leaf.va - DIRECT, leaf.end - DIRECT, leaf.size) for leaf in table.leaves()]
     assert sizes == [
         *((0, 2 * MIB, 4096), (2 * MIB, GIB, 2 * MIB), (GIB, 2 * GIB, GIB)),
         *((2 * GIB, 0xBFE00000, 2 * MIB), (0xBFE00000, 0xBFFE0000, 4096)),
@@ -298,17 +310,15 @@ def test_direct_map_of_a_large_machine():
     ]
 
 
-def test_memory_map_and_image():
-    table = make(ram=1 << 28)
-    alloc = bump(16 * MIB, 1 << 28)
-    assert map_vmemmap(table, 0xFFFFEA0000000000, (0, 65536), 64, alloc) == 4 * MIB
-    walk = table.translate(0xFFFFEA0000000000 + 40000 * 64)
-    assert (walk.paddr, walk.size) == (16 * MIB + 40000 * 64, 2 * MIB)
-    assert map_vmemmap(table, 0xFFFFEA0000000000, (0, 65536), 64, alloc) == 0
-    text = (16 * MIB, 2 * MIB, "PAGE_KERNEL_ROX")
-    map_image(table, 0xFFFFFFFF80000000, [text, (18 * MIB, 2 * MIB, "PAGE_KERNEL")])
-    assert table.translate(0xFFFFFFFF81000000).kernel == "r-x"
-    assert table.translate(0xFFFFFFFF81200000).kernel == "rw-"
+def test_small_pages_within_large_ones():
+    """A table in the way is filled; a large page in the way is taken apart (its rest is lost)."""
+    table = mapped(
+        *(Ram(16 * MIB), range(0x2000, 0x20000, 4096)),
+        *((0, MIB, set()), (0, 4 * MIB, {2 * MIB}), (8 * MIB, 8 * MIB + 4096, {2 * MIB})),
+        (9 * MIB, 10 * MIB, set()),
+    )
+    found = [(leaf.va - DIRECT, leaf.end - DIRECT, leaf.size) for leaf in table.leaves()]
+    assert found == [*((0, 2 * MIB, 4096), (2 * MIB, 4 * MIB, 2 * MIB), (9 * MIB, 10 * MIB, 4096))]
 
 
 def test_many_translations_at_once():

@@ -295,7 +295,7 @@ def test_memory_line_counts_what_is_free_then(name):
     """Frames on a CPU's hot list are not free: only NUMA kernels keep none until later."""
     booted = _booted(name)
     plan = replace(handover_of(booted.memory), early=(), late=(), ram=None, mem_map=())
-    tables = hand_over(plan)
+    tables, _ = hand_over(plan)
     assert int(tables.zones["nr_free_pages"].sum()) * 4 == booted.memory.memory.available
     waiting = int(tables.pageset["count"].sum())
     free = int(tables.zones["nr_free_pages"].sum())

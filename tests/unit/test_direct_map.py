@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from physmem.arch.descriptor import Generation, Limits
-from physmem.arch.direct_map import DirectMap, MapPiece, Slots, TableTree
+from physmem.arch.direct_map import MapPiece, Slots
 from physmem.arch.registry import ARCHS, ARCHS_BOOTMEM, arch_for
 from physmem.arch.setup import Setup
 from physmem.arch.x86_direct_map import InitMemMapping, split_mem_range, widen
@@ -350,32 +350,6 @@ def test_riscv_maps_other_memory_with_small_pages():
 
 
 # -- the description itself --
-
-
-def test_an_observer_sees_tables_before_pieces():
-    class Both(list):
-        def on_tables(self, tables):
-            self.append(tables)
-
-        def on_piece(self, piece):
-            self.append(piece)
-
-    notes = Both()
-    made = DirectMap(observer=notes)
-
-    def take(*wanted):
-        return [(0x1000, wanted[2], -4096, "test")]
-
-    tree = TableTree(arch_for("x86_64").levels, take, made)
-    tree.map(0xFFFF888000000000, 0xFFFF888000400000, {2 * M})
-    made.add_piece(MapPiece(0, 4 * M, 2 * M))
-    assert [type(note).__name__ for note in notes] == ["TablePages", "TablePages", "MapPiece"]
-    # a table that exists is not taken again; a large page that is in the way is split
-    tree.map(0xFFFF888000000000, 0xFFFF888000001000, {4 * K})
-    assert [tables.level for tables in made.tables] == ["pud", "pmd", "pte"]
-    tree.map(0xFFFF888000200000, 0xFFFF888000600000, {4 * K})
-    assert made.tables[-1].count == 2
-    assert not made.is_mapped(0, 8 * M)
 
 
 def test_slots_are_a_set():

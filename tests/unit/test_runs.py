@@ -6,9 +6,17 @@ import resource
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import physmem
 from physmem import Machine
 from physmem.lib.errors import BadFreeError, CorruptStateError
+from physmem.lib.jit import kernel, ready
+from physmem.lib.struct import address
+from physmem.mm.free_area import split_run
+from physmem.mm.lists import memory_at
+from physmem.mm.mmzone import MIGRATE_TYPES
 
 
 def _rings(machine):
@@ -104,3 +112,114 @@ def test_a_pageblock_is_found_inside_a_run_by_its_place():
     reserved = machine.snapshot().letters.index("X")
     assert zone.free[10][reserved] == [zone.start]
     machine.validate()
+
+
+# -- runs that go downwards --
+
+
+def test_blocks_listed_downwards_are_one_member():
+    """2.6.24 has the highest block in front after its start; a state read back keeps that."""
+    machine = physmem.boot("8GiB", kernel="2.6.24")
+    zone = machine.snapshot().zones[-1]
+    movable = zone.free[10][1]
+    assert movable == sorted(movable, reverse=True)
+    assert _rings(machine) < 200
+    again = Machine.from_state(machine.snapshot(), machine.layout)
+    assert _rings(again) <= _rings(machine)
+    assert again.snapshot() == machine.snapshot()
+    machine.validate()
+
+
+def test_blocks_leave_a_run_that_goes_down_from_the_top():
+    machine = physmem.boot("8GiB", kernel="2.6.24")
+    listed = machine.snapshot().zones[-1].free[10][1]
+    got = [machine.alloc_pages(10, "GFP_HIGHUSER_MOVABLE") for _ in range(5)]
+    assert got == listed[:5]
+    for pfn in (got[2], got[0], got[4]):
+        machine.free_pages(pfn, 10)
+    machine.validate()
+    head = machine.snapshot().zones[-1].free[10][1][:4]
+    assert head == [got[4], got[0], got[2], listed[5]]
+
+
+def test_a_frame_deep_in_a_run_that_goes_down_is_known_as_free():
+    machine = physmem.boot("8GiB", kernel="2.6.24")
+    block = machine.snapshot().zones[-1].free[10][1][50]
+    assert machine.frame(block + 5).startswith(f"free, in the block of order 10 at {block:#x} on")
+    with pytest.raises(BadFreeError, match="free, in the block of order 10"):
+        machine.free_pages(block, 10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_runs_up_and_down_behave_as_single_blocks(data):
+    """The same requests of machines whose lists are stored as runs and as single blocks."""
+    kernel = data.draw(st.sampled_from(["2.6.24", "6.1", "6.12"]))
+    machine = Machine.build("64MiB", kernel=kernel)
+    state = machine.snapshot()
+    for zone in state.zones:
+        for row in zone.free[10:11]:
+            for members in row:
+                order = data.draw(st.sampled_from(["up", "down", "mixed"]))
+                if order == "down":
+                    members.reverse()
+                elif order == "mixed":
+                    members[:] = data.draw(st.permutations(members))
+    runs = Machine.from_state(state, machine.layout)
+    single = Machine.from_state(state, machine.layout)
+    _take_apart(single)
+    assert _rings(single) >= _rings(runs)
+    held = []
+    for _ in range(data.draw(st.integers(1, 25))):
+        if held and data.draw(st.booleans()):
+            pfn, order = held.pop(data.draw(st.integers(0, len(held) - 1)))
+            for each in (runs, single):
+                each.free_pages(pfn, order)
+            continue
+        order = data.draw(st.sampled_from([0, 3, 8, 9, 10]))
+        gfp = data.draw(st.sampled_from(["GFP_KERNEL", "GFP_HIGHUSER_MOVABLE"]))
+        got = [_asked(each, order, gfp) for each in (runs, single)]
+        assert got[0] == got[1]
+        if got[0] is not None:
+            held.append((got[0], order))
+    assert runs.snapshot() == single.snapshot()
+    runs.validate()
+    single.validate()
+    assert runs.copy() == runs
+
+
+def _asked(machine, order, gfp):
+    try:
+        return machine.alloc_pages(order, gfp)
+    except MemoryError:
+        return None
+
+
+def _take_apart(machine):
+    """Store every block of the largest order as a member of its own."""
+    h = address(machine.tables.memory)
+    frames = int(machine.tables.memory[0]["max_pfn"])
+    apart = ready(do_take_apart)
+    for number in range(len(machine.tables.zones)):
+        apart(h, number)
+    largest = machine.tables.mem_map[:frames]["order"] == machine.layout.max_order + 1
+    assert not machine.tables.mem_map[:frames]["private"][largest].any()
+
+
+@kernel
+def do_take_apart(h: int, number: int) -> None:
+    zone = memory_at(h).zones[number]
+    for mt in range(MIGRATE_TYPES):
+        head = zone.free_area[zone.max_order].head[mt]
+        pfn = int(zone.mem_map[head].next)
+        while pfn != head:
+            split_run(zone, pfn, zone.max_order)
+            pfn = int(zone.mem_map[pfn].next)
+
+
+def test_a_run_that_goes_down_too_far_is_found():
+    machine = physmem.boot("8GiB", kernel="2.6.24")
+    top = machine.snapshot().zones[-1].free[10][1][0]
+    machine.tables.mem_map["private"][top] += 1 << 12
+    with pytest.raises(CorruptStateError, match="free_order"):
+        machine.validate()

@@ -108,7 +108,6 @@ def make(name: str, page_shift: int = 12, va_bits: int = 48, pa_bits: int = 48) 
         va_bits=va_bits,
         pa_bits=pa_bits,
         two_roots=True,
-        page_table=f"arm64_{1 << page_shift - 10}k_{va_bits}{lpa}",
         levels=levels(page_shift, va_bits),
         max_order=_MAX_ORDER[page_shift],
         sizeof_pgdat=0x2C80,
@@ -121,6 +120,9 @@ def make(name: str, page_shift: int = 12, va_bits: int = 48, pa_bits: int = 48) 
         layout=layout(page_shift, va_bits),
         prot=_PROT,
         table_bits=3,
+        # blocks come from a table of their own: no software bits
+        vmemmap_prot=0x0060000000000703 if page_shift == 12 else "PAGE_KERNEL",
+        page_table=f"arm64_{1 << page_shift - 10}k_{va_bits}{lpa}",
         image=PLATFORMS["arm64"].image,
         max_zone_pfns=partial(zone_limits.arm64, page_shift=page_shift),
     )

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from physmem.arch.descriptor import Limits, Stage
-from physmem.arch.direct_map import DirectMap, MapPiece, TableTree
+from physmem.arch.direct_map import EMPTY, KERNEL, DirectMap, MapPiece, TableTree, Target
 from physmem.arch.dt_numa import arch_numa_init
-from physmem.arch.pages import take_pages
+from physmem.arch.pages import image_table, take_pages
 from physmem.arch.setup import Setup
 from physmem.bootalloc.memblock_core import MEMBLOCK_ALLOC_NOLEAKTRACE
 from physmem.firmware.devicetree import scan_memory, scan_reserved_mem
@@ -18,6 +18,9 @@ from physmem.lib.errors import BadMachineError
 
 _GIB = 1 << 30
 _EVERYTHING = (1 << 64) - 1
+_PXN_TABLE, _UXN_TABLE = 1 << 59, 1 << 60
+IDMAP = "idmap"
+"""The address space in which the MMU is switched on: memory at its own addresses."""
 
 
 def setup_machine_fdt(setup: Setup) -> None:
@@ -139,8 +142,11 @@ class PagingInit:
     def run(self) -> None:
         """Do all of it, and give up the tables within the image."""
         image = self.setup.image
-        self.made.offset = self.arch.layout.page_offset - self.setup.min_alloc_addr
+        self.made.roots[KERNEL] = image_table(image, 0, self.arch.page_size)
+        # no code of user programs runs behind any of these tables
+        self.tree.table_bits = _UXN_TABLE
         self._map_kernel()
+        self.tree.table_bits = _UXN_TABLE | _PXN_TABLE
         self._map_mem()
         start, end = image.boot_tables
         if end:
@@ -159,19 +165,21 @@ class PagingInit:
         """
         image = self.setup.image
         offset = self.arch.layout.image_base - image.start // (2 << 20) * (2 << 20)
+        rodata = self.setup.cmdline.value("rodata") or "full"
+        code = "PAGE_KERNEL_EXEC" if rodata == "off" else "PAGE_KERNEL_ROX"
         align = 64 << 10
         text = image.start + -(-(image.code_kib << 10) // align) * align
         init = image.init_start or text
         # how much of the init section is code is not known: a quarter
         init_text = init + (image.init_end - init) // 4 // align * align if init > text else init
         borders = sorted({image.start, text, init, init_text, image.init_end or init, image.end})
-        code = {image.start, init} - {text}
         for start, end in pairwise(borders):
-            # read-only data becomes that much later, when init is over
-            prot = "PAGE_KERNEL_ROX" if start in code else "PAGE_KERNEL"
+            # read-only data stays writable until the start-up is over, and has no groups
+            runs = start == image.start or (start == init and init < init_text)
+            prot = code if runs else "PAGE_KERNEL"
+            groups = not text <= start < init
             for low, high, size in blocks(start, end, self.sizes[:2]):
-                self.tree.map(low + offset, high + offset, {size})
-                self.made.add_other(MapPiece(low, high, size, low + offset, prot))
+                self.tree.map(low + offset, high + offset, {size}, Target(low, prot, groups))
 
     def _map_mem(self) -> None:
         """The linear map. Pages only when their attributes may change later, which is normal.
@@ -191,21 +199,23 @@ class PagingInit:
         memblock.clear_nomap(image.start, end - image.start)
 
     def _map_range(self, start: int, end: int, sizes: tuple[int, ...]) -> None:
-        offset = self.made.offset
+        offset = self.arch.layout.page_offset - self.setup.min_alloc_addr
         for low, high, size in blocks(start, end, sizes):
-            self.tree.map(low + offset, high + offset, {size})
+            self.tree.map(low + offset, high + offset, {size}, Target(low))
             self.made.add_piece(MapPiece(low, high, size))
 
     def _create_idmap(self) -> None:
         """Linux: create_idmap(), arch/arm64/mm/mmu.c (6.1)"""
         image, page = self.setup.image, self.arch.page_size
-        tree = TableTree(self.arch.levels, self._take, self.made, "idmap")
+        self.made.roots[IDMAP] = image_table(image, 1, page)
+        self.made.roots[EMPTY] = image_table(image, 2, page)
+        tree = TableTree(self.arch.levels, self._take, self.made, space=IDMAP)
         # the code that switches the MMU on, and a flag beside the kernel's data
         text = (image.start + (image.code_kib << 10)) & -page
         flag = image.init_end or image.start
+        tree.table_bits = _UXN_TABLE
         for start, prot in ((text, "PAGE_KERNEL_ROX"), (flag & -page, "PAGE_KERNEL")):
-            tree.map(start, start + page, {page})
-            self.made.add_other(MapPiece(start, start + page, page, start, prot, "idmap"))
+            tree.map(start, start + page, {page}, Target(start, prot))
 
 
 def paging_init(setup: Setup) -> None:

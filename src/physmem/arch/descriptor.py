@@ -173,7 +173,8 @@ class Arch:
     vmalloc_reserve : bytes kept for vmalloc when low memory is sized (x86-32)
     layout : kernel virtual memory
     prot : protections as entry bits; `table_bits` : bits of an entry that points to a table
-    page_table : name of the page-table format, of `physmem.page_table_formats()`
+    page_table : name of the page-table format, one of `physmem.page_table_formats()`
+    vmemmap_prot : protection of the virtual memory map
     image : a typical kernel
     max_zone_pfns : end pfn of each zone but Movable and Device, from `Limits`
     stages : setup_arch() step by step
@@ -209,6 +210,7 @@ class Arch:
     prot: Mapping[str, int]
     table_bits: int
     page_table: str
+    vmemmap_prot: str | int = "PAGE_KERNEL"
     image: KernelImage
     max_zone_pfns: Callable[[Limits], dict[str, int]]
     stages: "tuple[Stage, ...]" = ()

@@ -3,6 +3,7 @@
 
 from physmem.bootalloc.memblock import Memblock
 from physmem.bootalloc.memblock_core import MEMBLOCK_ALLOC_ACCESSIBLE
+from physmem.firmware.platform import KernelImage
 from physmem.lib.errors import BootAllocError
 
 _SOURCE = "memblock"
@@ -67,3 +68,19 @@ def _room(memblock: Memblock, page_size: int) -> int:
         if high > low:
             return high - low
     return 0
+
+
+def image_table(image: KernelImage, number: int, page_size: int = 4096) -> int:
+    """Physical address of a page table that is part of the kernel's image.
+
+    Where in the image it lies is the linker's business; here these tables are the first whole pages
+    of the bss, which is never given back.
+
+    Examples
+    --------
+    >>> image = KernelImage(start=1 << 24, end=0x3800000, bss_kib=5460)
+    >>> hex(image_table(image, 0)), hex(image_table(image, 2))
+    ('0x32ab000', '0x32ad000')
+    """
+    bss = image.end - max(image.bss_kib << 10, 16 * page_size)
+    return -(-bss // page_size) * page_size + number * page_size

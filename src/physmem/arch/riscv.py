@@ -69,7 +69,6 @@ def _make(name: str, va_bits: int) -> Arch:
     return Arch(
         name=name,
         generation=Generation.MEMBLOCK,
-        page_table=f"riscv64_sv{va_bits}",
         va_bits=va_bits,
         pa_bits=56,
         levels=_LEVELS[va_bits],
@@ -83,6 +82,7 @@ def _make(name: str, va_bits: int) -> Arch:
         layout=_layout(va_bits),
         prot=_PROT,
         table_bits=1,
+        page_table=f"riscv64_sv{va_bits}",
         image=PLATFORMS["riscv64"].image,
         max_zone_pfns=zone_limits.riscv,
     )

@@ -5,11 +5,12 @@ Linux: arch/riscv/kernel/setup.c, arch/riscv/mm/init.c (6.1)
 """
 
 from physmem.arch.descriptor import Limits, Stage
-from physmem.arch.direct_map import DirectMap, MapPiece, TableTree
+from physmem.arch.direct_map import KERNEL, DirectMap, MapPiece, TableTree, Target
 from physmem.arch.dt_numa import arch_numa_init
-from physmem.arch.pages import take_pages
+from physmem.arch.pages import image_table, take_pages
 from physmem.arch.setup import Setup
 from physmem.firmware.devicetree import scan_memory, scan_reserved_mem
+from physmem.firmware.platform import KernelImage
 from physmem.lib.errors import BadMachineError
 
 _PMD = 2 << 20
@@ -102,25 +103,45 @@ def setup_vm_final(setup: Setup) -> None:
         del level, va
         return take_pages(memblock, _PAGE, count, "alloc_pte_fixmap")
 
+    made.roots[KERNEL] = image_table(image, 0)
     tree = TableTree(arch.levels, take, made)
+    text_end = code_end(image)
     base = setup.min_alloc_addr
-    offset = made.offset = arch.layout.page_offset - base
+    offset = arch.layout.page_offset - base
     limit = base + arch.layout.direct_map_bytes
     for start, region_end, _ in list(memblock.mem_ranges()):
         end = min(region_end, limit)
         size = best_map_size(start, end - start)
-        tree.map(start + offset, end + offset, {size})
+        # code cannot be changed by way of the direct map either
+        for first, last, prot in _parts((start, end), (image.start, text_end), "PAGE_KERNEL_RO"):
+            tree.map(first + offset, last + offset, {size}, Target(first, prot))
         made.add_piece(MapPiece(start, end, size))
-    low = arch.layout.image_base
-    tree.map(low, low + image.size, {_PMD})
-    code_end = min(-(-(image.start + (image.code_kib << 10)) // _PMD) * _PMD, image.end)
-    for start, end, prot in (
-        (image.start, code_end, "PAGE_KERNEL_ROX"),
-        (code_end, image.end, "PAGE_KERNEL"),
-    ):
-        if start < end:
-            made.add_other(MapPiece(start, end, _PMD, low + start - image.start, prot))
+    low = arch.layout.image_base - image.start
+    last = image.start + -(-image.size // _PMD) * _PMD
+    for start, end, prot in _parts((image.start, last), (image.start, text_end), "PAGE_KERNEL_ROX"):
+        tree.map(start + low, end + low, {_PMD}, Target(start, prot))
     memblock.allow_resize()
+
+
+def code_end(image: KernelImage) -> int:
+    """End of the code, that of the start-up included; data of the start-up follows.
+
+    How much of the init section is code is not known: a quarter is assumed.
+
+    Linux: __init_data_begin, arch/riscv/kernel/vmlinux.lds.S (6.1)
+    """
+    init = -(-(image.start + (image.code_kib << 10)) // _PMD) * _PMD
+    end = -(-(init + (image.init_kib << 8)) // _PMD) * _PMD
+    return min(end, image.end & -_PMD)
+
+
+def _parts(span: tuple[int, int], code: tuple[int, int], prot: str) -> list[tuple[int, int, str]]:
+    """Parts of a range by protection."""
+    low, high = span
+    first = min(max(code[0], low), high)
+    behind = min(max(code[1], first), high)
+    parts = [(low, first, "PAGE_KERNEL"), (first, behind, prot), (behind, high, "PAGE_KERNEL")]
+    return [part for part in parts if part[0] < part[1]]
 
 
 STAGES = (

@@ -167,7 +167,6 @@ _LAYOUT_BOOTMEM_64 = VirtualLayout(
 
 X86_64 = Arch(
     name="x86_64",
-    page_table="x86_64",
     generation=Generation.MEMBLOCK,
     va_bits=48,
     pa_bits=52,
@@ -184,6 +183,7 @@ X86_64 = Arch(
     layout=_LAYOUT_4,
     prot=_prot(_NX, memblock=True),
     table_bits=_TABLE_BITS,
+    page_table="x86_64",
     image=PLATFORMS["x86_64"].image,
     max_zone_pfns=zone_limits.x86_64,
 )
@@ -198,7 +198,6 @@ X86_64_LA57 = replace(
 )
 I386 = Arch(
     name="i386",
-    page_table="x86_32",
     generation=Generation.MEMBLOCK,
     bits_per_long=32,
     va_bits=32,
@@ -219,6 +218,7 @@ I386 = Arch(
     layout=_layout_32(0xFEBFE000, 0xFEC00000, 1024, 0x36BFE000),
     prot=_prot(0, memblock=True),
     table_bits=_TABLE_BITS,
+    page_table="x86_32",
     image=PLATFORMS["i386"].image,
     max_zone_pfns=zone_limits.x86_32,
 )
@@ -237,7 +237,6 @@ I386_PAE = replace(
 
 X86_64_BOOTMEM = Arch(
     name="x86_64",
-    page_table="x86_64",
     generation=Generation.BOOTMEM,
     va_bits=48,
     pa_bits=46,
@@ -255,6 +254,7 @@ X86_64_BOOTMEM = Arch(
     layout=_LAYOUT_BOOTMEM_64,
     prot=_prot(_NX, memblock=False),
     table_bits=_TABLE_BITS,
+    page_table="x86_64",
     image=KernelImage(
         start=0x200000, end=0x5F0000, code_kib=2158, rwdata_kib=997, init_kib=316, bss_kib=560
     ),
@@ -262,7 +262,6 @@ X86_64_BOOTMEM = Arch(
 )
 I386_BOOTMEM = Arch(
     name="i386",
-    page_table="x86_32",
     generation=Generation.BOOTMEM,
     bits_per_long=32,
     va_bits=32,
@@ -282,6 +281,7 @@ I386_BOOTMEM = Arch(
     layout=_layout_32(0xFF7FE000, 0xFF800000, 1024, 896 * _MIB),
     prot=_prot(0, memblock=False),
     table_bits=_TABLE_BITS,
+    page_table="x86_32",
     image=KernelImage(
         start=0x100000, end=0x41A000, code_kib=1846, rwdata_kib=785, init_kib=244, bss_kib=300
     ),

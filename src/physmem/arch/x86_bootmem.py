@@ -7,8 +7,10 @@ Linux: arch/x86/kernel/setup_32.c, arch/x86/kernel/setup_64.c (2.6.24)
 from dataclasses import replace
 
 from physmem.arch.descriptor import Limits, Stage
-from physmem.arch.direct_map import MapPiece
+from physmem.arch.direct_map import KERNEL
+from physmem.arch.pages import image_table
 from physmem.arch.setup import Setup
+from physmem.arch.x86_direct_map import map_image
 from physmem.arch.x86_direct_map_bootmem import (
     init_memory_mapping,
     init_pg_tables_end,
@@ -24,9 +26,9 @@ from physmem.lib.errors import BadMachineError, BootAllocError
 _PAGE = 4096
 _TRAMPOLINE = 0x6000
 _DMA_END = 16 << 20
-_KERNEL_TEXT = 40 << 20
-"""KERNEL_TEXT_SIZE, include/asm-x86/page_64.h"""
 _EBDA_MAX = 64 << 10
+_IMAGE_MAPPED = 40 << 20
+"""KERNEL_TEXT_SIZE"""
 
 
 def _table(setup: Setup) -> E820Bootmem:
@@ -134,11 +136,8 @@ def _taken(setup: Setup) -> list[tuple[int, int]]:
 def direct_map(setup: Setup) -> None:
     """Linux: init_memory_mapping(), arch/x86/mm/init_64.c (2.6.24)"""
     table = _table(setup)
-    # the whole of what is linked into the image's tables, however small the kernel is
-    image = setup.arch.layout.image_base
-    setup.direct_map.add_other(
-        MapPiece(0, _KERNEL_TEXT, 2 << 20, image, "PAGE_KERNEL_EXEC", static=True)
-    )
+    setup.direct_map.roots[KERNEL] = image_table(setup.image, 0)
+    map_image(setup, (0, _IMAGE_MAPPED), range(506, 507))
     _, used = init_memory_mapping(
         table,
         table.end_pfn_map << 12,

@@ -6,7 +6,8 @@ Linux: init_mem_mapping(), arch/x86/mm/init.c (6.1)
 
 from collections.abc import Callable, Sequence
 
-from physmem.arch.direct_map import DirectMap, MapPiece, TableTree
+from physmem.arch.direct_map import DirectMap, Leaves, MapPiece, TablePages, TableTree, Target
+from physmem.arch.pages import image_table
 from physmem.arch.setup import Setup
 from physmem.lib.errors import BootAllocError
 
@@ -117,7 +118,7 @@ class InitMemMapping:
         self.wide = setup.arch.bits_per_long == 64
         self.memblock = setup.boot
         self.made: DirectMap = setup.direct_map
-        self.tree = TableTree(setup.arch.levels, self._take, self.made)
+        self.tree = TableTree(setup.arch.levels, self._take, self.made, replaces=not self.wide)
         self.pgt_buf_end, self.pgt_buf_top = pgt_buf
         self.can_use_brk_pgt = True
         self.min_mapped = 0
@@ -139,13 +140,9 @@ class InitMemMapping:
         """Map [0, 1 MiB), then all memory, from the top down or from the kernel upwards."""
         limits = self.setup.limits
         end = (limits.max_pfn if self.wide else limits.max_low_pfn) << 12
-        self.made.offset = self.arch.layout.page_offset
         if not self.wide:
             # the entry code left tables of small pages behind
-            offset = self.arch.layout.page_offset
-            self.tree.adopt(offset, offset + self.setup.scratch["initial_mapped"])
-        else:
-            self._image()
+            adopt_entry_tables(self.setup, self.tree, self.setup.image.end)
         self._init_memory_mapping(0, _ISA_END)
         if self.memblock.bottom_up:
             kernel_end = self.setup.image.end + self.setup.image.brk_bytes
@@ -153,17 +150,6 @@ class InitMemMapping:
             self._bottom_up(_ISA_END, kernel_end)
         else:
             self._top_down(_ISA_END, end)
-
-    def _image(self) -> None:
-        """The image's own mapping, as the entry code and cleanup_highmap() leave it.
-
-        Linux: level2_kernel_pgt, arch/x86/kernel/head_64.S; cleanup_highmap(),
-        arch/x86/mm/init_64.c
-        """
-        image, size = self.setup.image, self.pmd_size
-        start, end = _down(image.start, size), _up(image.end + image.brk_bytes, size)
-        base = self.arch.layout.image_base + start
-        self.made.add_other(MapPiece(start, end, size, base, "PAGE_KERNEL_EXEC", static=True))
 
     def _top_down(self, map_start: int, map_end: int) -> None:
         """Linux: memory_map_top_down(), arch/x86/mm/init.c (6.1)"""
@@ -238,10 +224,19 @@ class InitMemMapping:
             pieces = [(start & -_PAGE, end & -_PAGE, 0)]
         for low, high, mask in pieces:
             sizes = {size for bit, size in enumerate(self.page_sizes) if mask & 1 << bit}
-            self.tree.map(low + offset, high + offset, sizes)
             size = max(sizes, default=_PAGE)
+            for start_of, end_of, prot in self._by_prot(low, high, size):
+                self.tree.map(start_of + offset, end_of + offset, sizes, Target(start_of, prot))
             self.made.add_piece(MapPiece(low, high, size))
             self.max_mapped = max(self.max_mapped, _up(high, size))
+
+    def _by_prot(self, low: int, high: int, size: int) -> list[tuple[int, int, str]]:
+        """Parts of a range by protection: the 32-bit kernel runs in its direct map."""
+        if self.wide:
+            return [(low, high, "PAGE_KERNEL")]
+        image = self.setup.image
+        init_end = image.end - (image.bss_kib << 10)
+        return exec_parts((low, high), (image.start, init_end), size)
 
     def _take(self, level: str, va: int, count: int) -> list[tuple[int, int, int, str]]:
         """Page after page, as alloc_low_page() is called.
@@ -265,6 +260,86 @@ class InitMemMapping:
                 "(the kernel panics); give the machine more memory or a larger first range"
             )
         return found, 1, 0, "memblock"
+
+
+def exec_parts(
+    span: tuple[int, int], text: tuple[int, int], size: int
+) -> list[tuple[int, int, str]]:
+    """Parts of a range by protection: leaves of `size` that touch the text can be executed.
+
+    Linux: __is_kernel_text(), kernel_physical_mapping_init(), arch/x86/mm/init_32.c (6.1)
+
+    Examples
+    --------
+    >>> exec_parts((0, 0x1000000), (0x500000, 0x600000), 0x400000)
+    [(0, 4194304, 'PAGE_KERNEL'), (4194304, 8388608, 'PAGE_KERNEL_EXEC'), \
+(8388608, 16777216, 'PAGE_KERNEL')]
+    """
+    low, high = span
+    first = min(max(_down(text[0], size), low), high)
+    behind = min(max(_up(text[1], size), first), high)
+    parts = [(low, first, "PAGE_KERNEL"), (first, behind, "PAGE_KERNEL_EXEC")]
+    parts.append((behind, high, "PAGE_KERNEL"))
+    return [part for part in parts if part[0] < part[1]]
+
+
+def adopt_entry_tables(setup: Setup, tree: TableTree, first: int) -> None:
+    """The entry code of x86-32 has mapped the start of memory: its tables are there already.
+
+    Parameters
+    ----------
+    first : where its tables of pages begin, one behind the other
+
+    Linux: mk_early_pgtbl_32(), arch/x86/kernel/head32.c (6.1); startup_32,
+    arch/x86/kernel/head_32.S (2.6.24)
+    """
+    offset = setup.arch.layout.page_offset
+    number = 0
+    at = -(-first // _PAGE) * _PAGE
+
+    def take(level: str, va: int, count: int) -> list[tuple[int, int, int, str]]:
+        nonlocal at, number
+        if level == "pte":
+            at += count * _PAGE
+            return [(at - count * _PAGE, count, _PAGE, "image")]
+        del va
+        number += 1
+        return [(image_table(setup.image, number), 1, 0, "image")]
+
+    end = offset + setup.scratch["initial_mapped"]
+    tree.adopt(offset, end, take, Target(0, "PAGE_KERNEL_EXEC"))
+
+
+def map_image(setup: Setup, mapped: tuple[int, int], fixmap: range) -> None:
+    """The kernel's image above the direct map, in tables that are part of it (64 bits).
+
+    Parameters
+    ----------
+    mapped : physical bytes that the image's addresses show, in pages of 2 MiB
+    fixmap : entries of the last pmd table that have a table for the fixmap
+
+    Linux: level3_kernel_pgt, level2_kernel_pgt, level2_fixmap_pgt, arch/x86/kernel/head_64.S;
+    cleanup_highmap(), arch/x86/mm/init_64.c (2.6.24, 6.1)
+    """
+    made, image = setup.direct_map, setup.image
+    base = setup.arch.layout.image_base
+    fixmap_base = base + (1 << 30)
+    number = 0
+
+    def fixed(level: str, va: int) -> None:
+        nonlocal number
+        number += 1
+        made.add_fixed(TablePages(level, va, image_table(image, number), 1, 0, "image"))
+
+    if any(level.name == "p4d" and not level.folded for level in setup.arch.levels):
+        fixed("p4d", -(1 << 48) % (1 << 64))
+    fixed("pud", -(1 << 39) % (1 << 64))
+    fixed("pmd", base)
+    fixed("pmd", fixmap_base)
+    for slot in fixmap:
+        fixed("pte", fixmap_base + (slot << 21))
+    start, end = _down(mapped[0], 2 << 20), _up(mapped[1], 2 << 20)
+    made.add_leaves(Leaves("pmd", base + start, base + end, start, 2 << 20, "PAGE_KERNEL_EXEC"))
 
 
 def _up(value: int, step: int) -> int:

@@ -6,8 +6,18 @@ Linux: arch/x86/mm/init_64.c, arch/x86/mm/init_32.c, arch/x86/kernel/head_32.S (
 
 from collections.abc import Sequence
 
-from physmem.arch.direct_map import DirectMap, MapPiece, TablePages, TableTree
+from physmem.arch.direct_map import (
+    KERNEL,
+    DirectMap,
+    Leaves,
+    MapPiece,
+    TablePages,
+    TableTree,
+    Target,
+)
+from physmem.arch.pages import image_table
 from physmem.arch.setup import Setup
+from physmem.arch.x86_direct_map import adopt_entry_tables, exec_parts
 from physmem.firmware.e820_bootmem import E820Bootmem
 from physmem.lib.errors import BootAllocError
 
@@ -75,7 +85,6 @@ def init_memory_mapping(
     (['0x8000', '0xb000'], 'kernel direct mapping tables up to 7ff70000 @ 8000-b000')
     """
     made = DirectMap() if made is None else made
-    made.offset = page_offset
     start, size = find_early_table_space(table, end, taken)
     at = start
 
@@ -90,7 +99,11 @@ def init_memory_mapping(
             if not table.mapped_any(pud, pud + _PUD):
                 continue
             take("pmd", page_offset + pud)
-            made.add_piece(MapPiece(pud, min(pud + _PUD, end), _PMD))
+            behind = min(pud + _PUD, end)
+            made.add_piece(MapPiece(pud, behind, _PMD))
+            va = page_offset + pud
+            last = va + -(-(behind - pud) // _PMD) * _PMD
+            made.add_leaves(Leaves("pmd", va, last, pud, _PMD, "PAGE_KERNEL"))
     table.log.append(f"kernel direct mapping tables up to {end:x} @ {start:x}-{start + size:x}")
     return made, (start, at)
 
@@ -127,7 +140,7 @@ def pagetable_init(setup: Setup, nr_fixmap: int = 500) -> None:
     Linux: pagetable_init(), arch/x86/mm/init_32.c (2.6.24)
     """
     arch, hardware, made = setup.arch, setup.hardware, setup.direct_map
-    offset = made.offset = arch.layout.page_offset
+    offset = arch.layout.page_offset
     huge = 1 << arch.huge_shift
     pae = arch.entry_bytes == 8
 
@@ -136,22 +149,23 @@ def pagetable_init(setup: Setup, nr_fixmap: int = 500) -> None:
         bootmem = setup.old_boot
         return [(bootmem.alloc_low_pages(_PAGE), 1, 0, "bootmem") for _ in range(count)]
 
-    tree = TableTree(arch.levels, take, made)
+    made.roots[KERNEL] = image_table(setup.image, 0)
+    tree = TableTree(arch.levels, take, made, replaces=True)
     if not pae:
         # with PAE the entry code's tables have the wrong format and are given up
-        tree.adopt(offset, offset + setup.scratch["initial_mapped"], _page_up(setup.image.end))
+        adopt_entry_tables(setup, tree, setup.image.end)
     end = setup.limits.max_low_pfn << 12
     large = hardware.pse and not setup.cmdline.mem_nopentium
-    tree.map(offset, offset + end, {huge} if large else {_PAGE})
-    made.add_piece(MapPiece(0, end, huge if large else _PAGE))
+    image = setup.image
+    init_end = image.end - (image.bss_kib << 10)
+    size = huge if large else _PAGE
+    for low, high, prot in exec_parts((0, end), (0, init_end), size):
+        tree.map(offset + low, offset + high, {size}, Target(low, prot))
+    made.add_piece(MapPiece(0, end, size))
     layout = arch.layout
-    fixmap = layout.fixaddr_top - (nr_fixmap << 12) & -huge
-    for va, behind in (
-        (fixmap, -(-layout.fixaddr_top // huge) * huge),
-        (layout.pkmap_base, layout.pkmap_base + (layout.last_pkmap << 12)),
-    ):
-        tree.map(va, behind, {_PAGE})
-        made.add_other(MapPiece(0, behind - va, 0, va))
+    fixmap = layout.fixaddr_top - (nr_fixmap << 12)
+    tree.map(fixmap & -huge, -(-layout.fixaddr_top // huge) * huge, {_PAGE})
+    tree.map(layout.pkmap_base, layout.pkmap_base + (layout.last_pkmap << 12), {_PAGE})
 
 
 def _page_up(value: int) -> int:

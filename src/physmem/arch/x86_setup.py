@@ -6,8 +6,10 @@ Linux: setup_arch(), arch/x86/kernel/setup.c (6.1)
 
 from physmem.arch import x86_early
 from physmem.arch.descriptor import Limits, Stage
+from physmem.arch.direct_map import KERNEL
+from physmem.arch.pages import image_table
 from physmem.arch.setup import Setup
-from physmem.arch.x86_direct_map import InitMemMapping
+from physmem.arch.x86_direct_map import InitMemMapping, map_image
 from physmem.arch.x86_lowmem import find_low_pfn_range, highmem_lines
 from physmem.firmware.e820_table import E820Table
 from physmem.firmware.numa_memblock import NumaConfig, NumaInit
@@ -117,6 +119,10 @@ def reserve_real_mode(setup: Setup) -> None:
 
 def init_mem_mapping(setup: Setup) -> None:
     """Linux: init_mem_mapping(), arch/x86/mm/init.c (6.1)"""
+    setup.direct_map.roots[KERNEL] = image_table(setup.image, 0)
+    if setup.arch.bits_per_long == 64:
+        kernel_end = x86_early.brk_range(setup)[1]
+        map_image(setup, (setup.image.start, kernel_end), range(506, 508))
     InitMemMapping(setup, x86_early.pgt_buf(setup)).run()
     setup.boot.set_current_limit(setup.direct_map.max_mapped)
 

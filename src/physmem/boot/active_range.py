@@ -5,6 +5,7 @@ Linux: early_node_map[], add_active_range(), mm/page_alloc.c (2.6.24)
 """
 
 from physmem.boot.ranges import MemoryRange
+from physmem.firmware.numa_bootmem import grow_range
 from physmem.lib.errors import BadMachineError
 
 
@@ -69,15 +70,10 @@ class EarlyNodeMap:
             f"{len(self._entries)} entries of {self.capacity} used"
         )
         for index, old in enumerate(self._entries):
-            if old.nid != nid:
-                continue
-            if start_pfn >= old.start_pfn and end_pfn <= old.end_pfn:
-                return
-            if start_pfn <= old.end_pfn < end_pfn:
-                self._entries[index] = MemoryRange(old.start_pfn, end_pfn, nid)
-                return
-            if start_pfn < old.end_pfn and end_pfn >= old.start_pfn:
-                self._entries[index] = MemoryRange(start_pfn, old.end_pfn, nid)
+            known = old.start_pfn, old.end_pfn
+            grown = grow_range(known, start_pfn, end_pfn) if old.nid == nid else None
+            if grown is not None:
+                self._entries[index] = MemoryRange(*grown, nid)
                 return
         if len(self._entries) >= self.capacity:
             self.lines.append(f"More than {self.capacity} memory regions, truncating")

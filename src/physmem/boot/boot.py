@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from physmem.arch.descriptor import Arch, Limits
+from physmem.arch.direct_map import DirectMap
 from physmem.boot.features import BootFeature
 from physmem.boot.geometry import Geometry
 from physmem.boot.kernel_config import KernelConfig
@@ -61,6 +62,7 @@ class Boot:
     cpu_node : node of each CPU that comes up
     possible : nodes that may come to exist; those without memory are laid out, too
     online : nodes that are there when zonelists are made
+    kernel_map : page tables of the kernel and what they map; empty where a log makes the calls
     told_order : order of nodes, where distances that decide it are not known
     zones, memmap : set by free_area_init()
     managed : managed_pages by zone; `cma_pages` likewise
@@ -89,6 +91,7 @@ class Boot:
     zonelists: dict[int, "Zonelists"] = field(default_factory=dict)
     fallback: dict[int, tuple[int, ...]] = field(default_factory=dict)
     distance: tuple[tuple[int, ...], ...] = ()
+    kernel_map: DirectMap = field(default_factory=DirectMap)
     told_order: dict[int, tuple[int, ...]] = field(default_factory=dict)
     total_pages: int = 0
     grouping: bool = True

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from physmem.arch.direct_map import DirectMap
 from physmem.boot.owners import ReservedRange
 from physmem.boot.stages import StageRecord
 
@@ -215,6 +216,7 @@ class BootedMemory:
     assumptions : what the start-up had to assume, in words
     stages : what each stage did
     log : lines that the kernel would print
+    kernel_map : the kernel's page tables, and what they map; None: only the log's calls are known
     online : nodes that are there; `zones` and `fallback` also tell of those that may come
     """
 
@@ -255,3 +257,4 @@ class BootedMemory:
     zonelist_order: str = ""
     bootmem: "Bootmem | None" = None
     online: tuple[int, ...] = ()
+    kernel_map: DirectMap | None = None

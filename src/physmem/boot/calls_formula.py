@@ -6,6 +6,7 @@ Sizes of records are those of the build (`KernelConfig`); their numbers follow f
 
 from collections.abc import Callable
 
+from physmem.arch.direct_map import TablePages
 from physmem.arch.setup import Setup
 from physmem.boot.boot import Boot
 from physmem.boot.boot_hashes import early_tables, hashes_come_late
@@ -63,6 +64,7 @@ class FormulaCalls:
 
     def _setup_arch(self, boot: Boot) -> None:
         setup = self.setup
+        boot.kernel_map = setup.direct_map
         setup.run()
         boot.limits = setup.limits
         boot.cpu_node = setup.cpu_node or boot.cpu_node
@@ -169,8 +171,14 @@ class FormulaCalls:
 
     def _trap_init(self, boot: Boot) -> None:
         page = boot.geometry.page_size
-        for _ in range(boot.config.cpu_entry_pages):
-            boot.memblock.alloc(page, page, caller="spp_getpage")
+        pages = boot.config.cpu_entry_pages
+        if not pages:
+            return
+        start, _ = boot.arch.layout.regions["cpu entry area"]
+        real = [level.name for level in boot.arch.levels if not level.folded]
+        for level in real[-pages:]:
+            place = boot.memblock.alloc(page, page, caller="spp_getpage")
+            boot.kernel_map.add_tables(TablePages(level, start, place, 1, 0, "memblock"))
 
     # -- late ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ mm/sparse-vmemmap.c, arch/x86/mm/init_64.c; alloc_node_mem_map(), mm/page_alloc.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from physmem.arch.direct_map import Leaves, TablePages
 from physmem.boot.boot import Boot
 from physmem.boot.map_sizes import (
     node_mem_map,
@@ -104,8 +105,8 @@ def _one_node(boot: Boot, tables: "_VmemmapTables", nid: int, runs: list[tuple[i
     buffer = _Buffer(start, start + one * count if start else 0)
     for first, last in runs:
         tables.fill(first, last, nid)
-        for _ in range(last - first):
-            _section_map(boot, buffer, nid)
+        for number in range(first, last):
+            tables.map(number, _section_map(boot, buffer, nid))
     if buffer.at < buffer.end:
         memblock.phys_free(buffer.at, buffer.end - buffer.at, caller="sparse_buffer_fini")
 
@@ -118,8 +119,10 @@ class _Buffer:
     end: int
 
 
-def _section_map(boot: Boot, buffer: _Buffer, nid: int) -> None:
+def _section_map(boot: Boot, buffer: _Buffer, nid: int) -> int:
     """Give a section its part of the memory map: from the buffer, else a block of its own.
+
+    Returns its physical address.
 
     With 4 KiB pages the map is of 2 MiB blocks; else of single pages, taken as one block here.
 
@@ -138,11 +141,12 @@ def _section_map(boot: Boot, buffer: _Buffer, nid: int) -> None:
             skipped = start - buffer.at
             boot.memblock.phys_free(buffer.at, skipped, caller="sparse_buffer_alloc")
         buffer.at = start + size
-        return
+        return start
     taken = boot.memblock.alloc_try_nid_raw(
         size, align, _dma_goal(boot), 0, nid, caller="memmap_alloc"
     )
     _must(taken, f"the memory map of node {nid}", size)
+    return taken
 
 
 def _dma_goal(boot: Boot) -> int:
@@ -164,21 +168,23 @@ class _VmemmapTables:
         self.boot = boot
         # the map has leaves of a pmd entry, so that tables down to those of pmd are needed
         levels = [level for level in boot.arch.levels if not level.folded]
-        self.shifts = [level.shift for level in levels[:-2]]
-        if boot.arch.page_shift != 12:
-            self.shifts = [level.shift for level in levels[:-1]]
+        depth = len(levels) - (2 if boot.arch.page_shift == 12 else 1)
+        self.shifts = [level.shift for level in levels[:depth]]
+        self.below = [level.name for level in levels[1 : depth + 1]]
+        self.leaf = levels[depth]
+        self.section_bytes = boot.geometry.pages_per_section * boot.geometry.struct_page
         self.seen: set[tuple[int, int]] = set()
 
     def fill(self, first: int, last: int, nid: int) -> None:
         """Make the tables for the maps of sections [first, last)."""
         boot = self.boot
-        size = boot.geometry.pages_per_section * boot.geometry.struct_page
+        size = self.section_bytes
         base = boot.arch.layout.vmemmap_start
         start, end = base + first * size, base + last * size
         step = 1 << self.shifts[-1]
         page = boot.geometry.page_size
         for address in range(start & -step, end, step):
-            for shift in self.shifts:
+            for shift, level in zip(self.shifts, self.below, strict=True):
                 slot = (shift, max(address, start) >> shift)
                 if slot not in self.seen:
                     self.seen.add(slot)
@@ -186,6 +192,19 @@ class _VmemmapTables:
                         page, page, _dma_goal(boot), 0, nid, caller="vmemmap_alloc_block_zero"
                     )
                     _must(taken, "page tables of the memory map", page)
+                    va = slot[1] << shift
+                    boot.kernel_map.add_tables(TablePages(level, va, taken, 1, 0, "memblock"))
+
+    def map(self, number: int, paddr: int) -> None:
+        """Enter the map of a section: whole entries, the size of which it is padded to.
+
+        Linux: vmemmap_set_pmd(), mm/sparse-vmemmap.c, arch/x86/mm/init_64.c (6.1)
+        """
+        size = self.leaf.size
+        va = self.boot.arch.layout.vmemmap_start + number * self.section_bytes & -size
+        end = va + -(-self.section_bytes // size) * size
+        prot = self.boot.arch.vmemmap_prot
+        self.boot.kernel_map.add_leaves(Leaves(self.leaf.name, va, end, paddr, size, prot))
 
 
 def flat_mem_map(boot: Boot) -> None:

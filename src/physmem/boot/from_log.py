@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from physmem.arch.descriptor import Arch
 from physmem.arch.registry import arch_for
-from physmem.arch.x86_lowmem import maxmem
+from physmem.arch.x86_lowmem import find_low_pfn_range
 from physmem.boot.boot import Boot, CallObserver, CallSource, geometry_of
 from physmem.boot.booted import BootedMemory, LateFree, Prediction
 from physmem.boot.features import BOOT_FEATURES, boot_features
@@ -32,6 +32,7 @@ from physmem.firmware.bootlog_events import (
     NodeData,
 )
 from physmem.firmware.cmdline import CommandLine
+from physmem.firmware.e820_table import E820Table
 from physmem.firmware.hardware import DtMemory, Hardware
 from physmem.firmware.platform import KernelImage, platform
 from physmem.lib.errors import BadInputError
@@ -117,8 +118,24 @@ def boot_of_log(log: BootLog) -> Boot:
         boot.told_order = dict(log.figures.fallback)
     if arch.highmem:
         # nothing beyond the direct map can be used
-        memblock.set_current_limit(_lowmem_end(log) or maxmem(arch, cmdline))
+        memblock.set_current_limit(_lowmem(log, arch, boot))
     return boot
+
+
+def _lowmem(log: BootLog, arch: Arch, boot: Boot) -> int:
+    """End of the direct map; a log of a build for another number of CPUs may tell another one."""
+    table = E820Table()
+    table.memory_setup(boot.hardware.e820, boot.hardware.alt_mem_kib)
+    table.apply(boot.cmdline)
+    limit = arch.dram_pfn_limit
+    limits = find_low_pfn_range(arch, table.end_pfn(limit, limit), boot.cmdline)
+    ours, told = limits.max_low_pfn << arch.page_shift, _lowmem_end(log)
+    if told and told != ours:
+        boot.assumptions.append(
+            f"low memory ends at {told:#x} in the log, at {ours:#x} in a typical build: the area"
+            " of the CPUs' entry code has another size"
+        )
+    return told or ours
 
 
 def distances_decide(log: BootLog) -> bool:

@@ -5,6 +5,7 @@ Linux: memory_present(), sparse_init(), mm/sparse.c; vmemmap_populate(), arch/x8
 alloc_node_mem_map(), setup_usemap(), zone_wait_table_init(), mm/page_alloc.c (2.6.24)
 """
 
+from physmem.arch.direct_map import Leaves, TablePages
 from physmem.boot.boot_bootmem import BootBootmem
 from physmem.boot.map_sizes import (
     node_mem_map,
@@ -83,10 +84,14 @@ class _Vmemmap:
 
     def _block(self, va: int, nid: int) -> None:
         page, size = self.boot.geometry.page_size, 1 << self.pmd
-        for shift in self.upper:
-            self._take((shift, va >> shift), page, nid, "page tables of mem_map")
+        made = self.boot.setup.direct_map
+        for shift, level in zip(self.upper, ("pud", "pmd"), strict=True):
+            table = self._take((shift, va >> shift), page, nid, "page tables of mem_map")
+            if table is not None:
+                made.add_tables(TablePages(level, va >> shift << shift, table, 1, 0, "bootmem"))
         block = self._take((self.pmd, va >> self.pmd), size, nid, OWNER)
         if block is not None:
+            made.add_leaves(Leaves("pmd", va, va + size, block, size, "PAGE_KERNEL"))
             at = block + self.boot.arch.layout.page_offset
             self.boot.say(f" [{va:x}-{va + size - 1:x}] PMD ->{at:016x} on node {nid}")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from physmem.boot.features import BootFeature
 from physmem.boot.geometry import Geometry
 from physmem.lib.errors import BadMachineError
+from physmem.machine.present_sizes import pcp_sizes_of
 from physmem.machine.sizing import pcp_high
 
 LEAST_FRACTION = 8
@@ -137,8 +138,9 @@ def hot_cold_sizes(
     _check_fraction(fraction)
     geometry, features = build
     batch = 0 if boot else zone_batch(present, geometry, features)
-    hot_high, hot_batch = 6 * batch, max(1, batch)
+    sizes = pcp_sizes_of(batch)
+    hot_high, hot_batch = sizes.high, sizes.batch
     if fraction and not boot:
         hot_high = present // fraction
         hot_batch = min(max(1, hot_high // 4), geometry.page_shift * 8)
-    return HotColdSizes(hot_high, hot_batch, 2 * batch, max(1, batch // 2))
+    return HotColdSizes(hot_high, hot_batch, sizes.cold_high, sizes.cold_batch)

@@ -7,6 +7,7 @@ from physmem.boot.boot import Boot
 from physmem.boot.booted import BlockTypes, BootedMemory, BootedZone
 from physmem.boot.mem_init import no_blocks, pages_by_zone
 from physmem.boot.memmap_init import NO_MEMORY, deferred_pageblocks
+from physmem.boot.ranges import MIRROR
 from physmem.boot.sizes import Watermarks
 from physmem.boot.zones import BootZone, BootZones
 
@@ -51,7 +52,10 @@ def _pageblocks(boot: Boot, zones: BootZones) -> dict[tuple[int, int], tuple[Blo
             low, high = max(start - first, 0), min(end - first, count)
             if low < high:
                 blocks = _marked(blocks, low, high, CMA)
-        for start, end in _of_other_nodes(zone, zones, order):
+        for start, end in (
+            *_of_other_nodes(zone, zones, order),
+            *_of_the_other_half(zone, zones, order),
+        ):
             low, high = max(start - first, 0), min(end - first, count)
             if low < high:
                 blocks = _marked(blocks, low, high, NO_MEMORY)
@@ -67,6 +71,37 @@ def _of_other_nodes(zone: BootZone, zones: BootZones, order: int) -> list[tuple[
         if memory.nid != zone.nid and start < end:
             found.append((start, end))
     return found
+
+
+def _of_the_other_half(zone: BootZone, zones: BootZones, order: int) -> list[tuple[int, int]]:
+    """Pageblocks that Normal and Movable both span (kernelcore=mirror), but are the other one's.
+
+    Normal has what is mirrored. A block with some of both is taken for Normal's.
+    """
+    if not zones.placement.mirror:
+        return []
+    halves = {
+        other.index: other
+        for other in zones.zones()
+        if other.nid == zone.nid and other.index in {zones.limits.normal, zones.limits.movable}
+    }
+    if len(halves) != 2 or zone.index not in halves:
+        return []
+    low = max(half.start_pfn for half in halves.values()) >> order
+    high = -(-min(half.end_pfn for half in halves.values()) >> order)
+    mirrored = sorted(
+        (max(memory.start_pfn >> order, low), min(-(-memory.end_pfn >> order), high))
+        for memory in zones.ranges
+        if memory.nid == zone.nid and memory.flags & MIRROR
+    )
+    mirrored = [(start, end) for start, end in mirrored if start < end]
+    if zone.index == zones.limits.movable:
+        return mirrored
+    at, rest = low, []
+    for start, end in mirrored:
+        rest.append((at, start))
+        at = max(at, end)
+    return [(start, end) for start, end in [*rest, (at, high)] if start < end]
 
 
 def _marked(blocks: Sequence[BlockTypes], low: int, high: int, kind: str) -> list[BlockTypes]:
@@ -150,6 +185,7 @@ def booted_memory(boot: Boot) -> BootedMemory:
         thp=boot.thp,
         boot_zones=zones,
         memblock=boot.memblock,
+        kernel_map=boot.kernel_map if boot.kernel_map.roots else None,
         prediction=boot.calls.prediction(),
         assumptions=tuple(boot.assumptions),
         stages=tuple(boot.stages),

@@ -107,6 +107,7 @@ def booted_memory(boot: BootBootmem) -> BootedMemory:
         boot_zones=zones,
         memblock=None,
         bootmem=boot.bootmem,
+        kernel_map=boot.setup.direct_map,
         prediction=None,
         assumptions=tuple(boot.assumptions),
         stages=tuple(boot.stages),

@@ -12,12 +12,12 @@ from math import isqrt
 from physmem.boot.features import BootFeature
 from physmem.boot.geometry import Geometry
 from physmem.boot.limits import MOVABLE
-from physmem.machine.sizing import LOWMEM_RESERVE_RATIO, WATERMARK_SCALE_FACTOR
+from physmem.machine.present_sizes import lowmem_reserve as reserve_by_present
+from physmem.machine.sizing import WATERMARK_SCALE_FACTOR
 from physmem.machine.sizing import lowmem_reserve as reserve_by_zone
 
 LEAST_MIN_FREE_KBYTES = 128
 SWAP_CLUSTER_MAX = 32
-_OLD_RESERVE_RATIO = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +241,7 @@ def lowmem_reserve(
     """
     if BootFeature.RESERVE_RATIO_BY_ZONE in features:
         return reserve_by_zone(pages, names)
-    table = []
-    for lower, name in enumerate(names):
-        ratio = LOWMEM_RESERVE_RATIO.get(name, _OLD_RESERVE_RATIO)
-        row = [0] * len(names)
-        above = 0
-        for higher in range(lower + 1, len(names)):
-            above += pages[higher]
-            row[higher] = above // ratio
-        table.append(row)
-    return table
+    return reserve_by_present(pages, names)
 
 
 def total_reserve(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from physmem.boot.booted import HEAD, BlockTypes, BootedMemory, BootedZone
+from physmem.boot.kernel_map import enter_kernel_map, vmalloc_tables
 from physmem.boot.mem_map import mem_map_pieces
 from physmem.firmware.hardware import Hardware
 from physmem.lib.errors import BadMachineError
@@ -251,7 +252,10 @@ def handover_of(booted: BootedMemory, ram: Ram | None = None) -> Handover:
         state.migratetypes = letters
     shift = booted.page_shift
     end = max(zone.end_pfn for zone in zones) << shift
-    blocks = [booted.hand_over, booted.highmem, *booted.deferred.values(), booted.cma]
+    first = [part for part in (booted.hand_over, booted.highmem) if len(part.pfn)]
+    blocks = [*first, *booted.deferred.values(), booted.cma]
+    ram = ram or Ram(end)
+    tables = enter_kernel_map(booted, ram)
     return Handover(
         state=state,
         layout=layout,
@@ -264,7 +268,10 @@ def handover_of(booted: BootedMemory, ram: Ram | None = None) -> Handover:
         mem_map=mem_map_pieces(booted),
         zonelists=booted.zonelists,
         grouping_disabled=not booted.grouping,
-        ram=ram or Ram(end),
+        ram=ram,
+        page_table=tables,
+        early_tables=vmalloc_tables(booted),
+        early_after=len(first),
     )
 
 

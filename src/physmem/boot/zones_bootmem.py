@@ -96,7 +96,8 @@ def build_all_zonelists(boot: BootBootmem) -> None:
         topology = Topology(
             boot.distance,
             [bool(populated.get(nid)) for nid in range(nr_nodes)],
-            [nid in boot.setup.cpu_node for nid in range(nr_nodes)],
+            # no CPU has told its node yet (numa_add_cpu() comes with its start): none counts
+            [False] * nr_nodes,
         )
         orders = node_order(topology, boot.features, max_numnodes=boot.arch.max_numnodes)
     else:

@@ -137,6 +137,30 @@ def _memory_affinity(
     return True
 
 
+def grow_range(old: tuple[int, int], start: int, end: int) -> tuple[int, int] | None:
+    """An entry of early_node_map[] that takes frames [start, end) in; None: they are apart.
+
+    What lies on both sides of the entry only makes its end grow, as in the kernel.
+
+    Linux: add_active_range(), mm/page_alloc.c (2.6.24)
+
+    Examples
+    --------
+    >>> grow_range((4, 8), 5, 6), grow_range((4, 8), 8, 9), grow_range((4, 8), 2, 4)
+    ((4, 8), (4, 9), (2, 8))
+    >>> grow_range((4, 8), 9, 12) is None, grow_range((4, 8), 2, 12)
+    (True, (4, 12))
+    """
+    low, high = old
+    if start >= low and end <= high:
+        return old
+    if start <= high < end:
+        return low, end
+    if start < high and end >= low:
+        return start, high
+    return None
+
+
 def add_active_range(active: list[tuple[int, int, int]], nid: int, start: int, end: int) -> None:
     """Note frames of a node, unless they are noted already; the first old entry that fits grows.
 
@@ -150,15 +174,9 @@ def add_active_range(active: list[tuple[int, int, int]], nid: int, start: int, e
     [(0, 159, 0), (256, 2000, 0)]
     """
     for at, (low, high, node) in enumerate(active):
-        if node != nid:
-            continue
-        if start >= low and end <= high:
-            return
-        if start <= high < end:
-            active[at] = (low, end, nid)
-            return
-        if start < low <= end:
-            active[at] = (start, high, nid)
+        grown = grow_range((low, high), start, end) if node == nid else None
+        if grown is not None:
+            active[at] = (*grown, nid)
             return
     active.append((start, end, nid))
 

@@ -12,7 +12,7 @@ Linux: phys_to_virt(), include/asm-generic/page.h; vmemmap, mm/sparse-vmemmap.c
 import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,14 +75,53 @@ class Ram:
             ) from None
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
             self._map.madvise(mmap.MADV_NOHUGEPAGE)  # one written byte must not cost 2 MiB
-        self._bytes = np.frombuffer(self._map, np.uint8)
+        self._file = np.frombuffer(self._map, np.uint8)
+        self._later: Callable[[Ram], object] | None = None
+
+    def write_later(self, write: "Callable[[Ram], object]") -> None:
+        r"""Let a function write to the memory just before it is looked at for the first time.
+
+        For what is large and may never be needed. A copy made before has the function, too.
+
+        Examples
+        --------
+        >>> ram = Ram(1 << 20)
+        >>> ram.write_later(lambda memory: memory.write(0x1000, b"ab"))
+        >>> ram.read(0x1000, 3)
+        b'ab\x00'
+        """
+        first = self._later
+
+        def both(ram: "Ram") -> None:
+            if first is not None:
+                first(ram)
+            write(ram)
+
+        self._later = both
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether something that was put off is still to be written."""
+        return self._later is not None
+
+    def _settle(self) -> None:
+        """Write what was put off."""
+        if self._later is not None:
+            later, self._later = self._later, None
+            later(self)
+
+    @property
+    def _bytes(self) -> NDArray[np.uint8]:
+        """The file, with everything written."""
+        self._settle()
+        return self._file
 
     def __del__(self) -> None:
         self._close()
 
-    def _close(self) -> None:
+    def _close(self, _close_fd: Callable[[int], None] = os.close) -> None:
         if self._fd >= 0:
-            os.close(self._fd)  # the mappings keep the bytes
+            _close_fd(self._fd)  # the mappings keep the bytes
             self._fd = -1
 
     @property
@@ -220,6 +259,10 @@ class Ram:
 
     def written(self) -> Iterator[tuple[int, int]]:
         """Physical ranges (start, end) that may hold anything but zeros, in order; no overlays."""
+        self._settle()
+        yield from self._written()
+
+    def _written(self) -> Iterator[tuple[int, int]]:
         if self._fd < 0:
             yield 0, self.size
             return
@@ -234,6 +277,7 @@ class Ram:
 
     def is_written(self, paddr: int, size: int) -> bool:
         """Whether bytes may hold anything but zeros (overlays are not looked at)."""
+        self._settle()
         if self._fd < 0:
             return True
         try:
@@ -253,6 +297,7 @@ class Ram:
     def copy(self) -> "Ram":
         """Independent memory with the same bytes, without overlays; costs what was written."""
         made = Ram(self.size)
-        for start, end in self.written():
-            made._bytes[start:end] = self._bytes[start:end]
+        for start, end in self._written():
+            made._file[start:end] = self._file[start:end]
+        made._later = self._later
         return made

@@ -238,7 +238,8 @@ def _fill_tuning(record: Any, zone: ZoneState, pcp: PcpState) -> None:
         value = getattr(pcp, name)
         if value is not None:
             record[name] = value
-    if not 0 <= int(record["high_min"]) <= int(record["high_max"]):
+    # a tiny Movable zone may have high_min above high_max: its low watermark has a lower bound
+    if min(int(record["high_min"]), int(record["high_max"])) < 0:
         msg = (
             f"zone {zone.name}, cpu {pcp.cpu}: high_min {int(record['high_min'])}, high_max"
             f" {int(record['high_max'])} are impossible"

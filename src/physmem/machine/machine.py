@@ -148,14 +148,18 @@ class Machine(Reading, MachineMemory, Objects):
         BadMachineError
             The boot allocator's memory and the zones do not fit together.
         """
-        tables = hand_over(plan)
-        origin = Origin(tuple(sorted(plan.reserved)), tuple(plan.mem_map))
-        return cls(tables, plan.layout, plan.state.nr_migratetypes, origin, plan.ram)
+        tables, frames = hand_over(plan)
+        origin = Origin(tuple(sorted(plan.reserved)), tuple(plan.mem_map), plan.page_table)
+        machine = cls(tables, plan.layout, plan.state.nr_migratetypes, origin, plan.ram)
+        machine.link_tables(plan.early_tables, frames)
+        return machine
 
     def copy(self) -> "Machine":
         """Independent machine in the same state (a traced one stays traced)."""
         ram = None if self._ram is None else self._ram.copy()
-        made = Machine(self.tables.copy(), self.layout, self.nr_migratetypes, self.origin, ram)
+        made = Machine(
+            self.tables.copy(), self.layout, self.nr_migratetypes, self.origin_now(), ram
+        )
         if self._slab is not None:
             made._slab_adopt(self._slab)
         return made
@@ -172,7 +176,7 @@ class Machine(Reading, MachineMemory, Objects):
         """
         if self._slab is not None:
             raise BadRequestError("a machine whose slab allocator runs cannot be saved; copy() it")
-        save_tables(self.tables, self.layout, path, self.origin, self._ram)
+        save_tables(self.tables, self.layout, path, self.origin_now(), self._ram)
 
     # -- the allocator ----------------------------------------------------------------------------
 

@@ -5,11 +5,17 @@ Linux: phys_to_virt(), copy_from_kernel_nofault(), mm/maccess.c
 """
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from physmem.arch.direct_map import KERNEL, TablePages
 from physmem.lib.errors import BadRequestError, PageFaultError
 from physmem.lib.ram import Ram
 from physmem.machine.layout import Layout
+from physmem.machine.origin import KernelTables, Origin
+from physmem.pgtable.formats import page_table_format
+from physmem.pgtable.kernel_map import KernelMapWriter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +32,7 @@ class MachineMemory:
 
     _h: int
     layout: Layout
+    origin: Origin
     _page_table: "PageTable | None" = None
 
     if TYPE_CHECKING:
@@ -132,11 +139,60 @@ class MachineMemory:
         Raises
         ------
         BadRequestError
-            There is none yet: `map_memory` makes one.
+            There is none yet: a boot or `map_memory` makes one.
         """
         if self._page_table is None:
-            raise BadRequestError("this machine has no page table yet: call map_memory() first")
+            self._page_table = self._kernel_tables()
         return self._page_table
+
+    def _kernel_tables(self) -> "PageTable":
+        """The page table that the start-up left in memory."""
+        from physmem.pgtable.table import PageTable
+
+        told = self.origin.page_table
+        if told is None:
+            raise BadRequestError("this machine has no page table yet: call map_memory() first")
+        form = page_table_format(told.format, old_bits=told.old_bits)
+        return PageTable(
+            *(form, self.ram, self.table_source()),
+            root=told.root,
+            root_high=told.root_high,
+            nr_tables=told.nr_tables,
+        )
+
+    def origin_now(self) -> Origin:
+        """Where the machine comes from, with its page table as it is now: for a copy or a file."""
+        table = self._page_table
+        if table is None:
+            return self.origin
+        now = KernelTables(
+            format=table.format.name,
+            root=table.root,
+            root_high=table.root_high,
+            nr_tables=table.nr_tables,
+            old_bits=table.format != page_table_format(table.format.name),
+        )
+        return replace(self.origin, page_table=now)
+
+    def link_tables(self, tables: Sequence[tuple[str, int]], frames: Sequence[int]) -> None:
+        """Let entries of the top table point to frames of the page allocator: empty tables.
+
+        Parameters
+        ----------
+        tables : sequence of (level, virtual address)
+        """
+        told = self.origin.page_table
+        if told is None or not frames:
+            return
+        form = page_table_format(told.format, old_bits=told.old_bits)
+        writer = KernelMapWriter(form, self.ram, {KERNEL: told.root_high}, clear=False)
+        for (level, va), frame in zip(tables, frames, strict=True):
+            paddr = frame << self.layout.page_shift
+            writer.add_tables(TablePages(level, va, paddr, 1, 0, "buddy"))
+        more = writer.nr_tables - 1
+        self.origin = replace(
+            self.origin, page_table=replace(told, nr_tables=told.nr_tables + more)
+        )
 
     def table_source(self) -> "Buddy":
         """The machine's page allocator as a source of table pages."""
@@ -146,6 +202,8 @@ class MachineMemory:
 
     def map_memory(self, fmt: str = "x86_64", *, largest: int | None = None) -> "PageTable":
         """Make the kernel's page table, with a direct map of all memory; tables cost frames.
+
+        A booted machine has one already (`page_table`), as its kernel built it.
 
         Parameters
         ----------
@@ -167,7 +225,6 @@ class MachineMemory:
         >>> Machine.build("1GiB").map_memory("arm64_4k_48").nr_tables
         3
         """
-        from physmem.pgtable.formats import page_table_format
         from physmem.pgtable.kernel_layout import kernel_layout
         from physmem.pgtable.table import PageTable
 

@@ -6,7 +6,7 @@ Linux: memblock.reserved, mm/memblock.c (6.1)
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,24 @@ class MemMapPiece:
 
 
 @dataclass(frozen=True)
+class KernelTables:
+    """Where the kernel's page table lies.
+
+    Attributes
+    ----------
+    format : name of its format; `old_bits` : with the software bits of 2.6.24
+    root, root_high : physical addresses of the top tables (of the upper half, where it has its own)
+    nr_tables : pages that hold tables
+    """
+
+    format: str
+    root: int
+    root_high: int
+    nr_tables: int
+    old_bits: bool = False
+
+
+@dataclass(frozen=True)
 class Origin:
     """What a start-up left; empty for a machine that was not booted here.
 
@@ -41,6 +59,7 @@ class Origin:
     ----------
     reserved : ranges and owners, ascending
     mem_map : where the records of the frames lie
+    page_table : the kernel's page table; None: nobody has made one
 
     Examples
     --------
@@ -53,6 +72,7 @@ class Origin:
 
     reserved: tuple[Reserved, ...] = ()
     mem_map: tuple[MemMapPiece, ...] = ()
+    page_table: KernelTables | None = None
 
     def owner(self, pfn: int) -> str | None:
         """Who holds a frame since the start-up, as far as known."""
@@ -66,6 +86,7 @@ class Origin:
         return {
             "reserved": [[held.start_pfn, held.end_pfn, held.owner] for held in self.reserved],
             "mem_map": [[part.start_pfn, part.end_pfn, part.paddr] for part in self.mem_map],
+            "page_table": None if self.page_table is None else asdict(self.page_table),
         }
 
     @classmethod
@@ -83,7 +104,14 @@ class Origin:
         mem_map = [
             MemMapPiece(int(start), int(end), int(paddr)) for start, end, paddr in fields["mem_map"]
         ]
-        return cls(tuple(reserved), tuple(mem_map))
+        told = fields.get("page_table")
+        tables = None
+        if told is not None:
+            numbers = {name: int(told[name]) for name in ("root", "root_high", "nr_tables")}
+            tables = KernelTables(
+                format=str(told["format"]), old_bits=bool(told["old_bits"]), **numbers
+            )
+        return cls(tuple(reserved), tuple(mem_map), tables)
 
 
 def lay_mem_map(tables: Tables, ram: Ram, pieces: Sequence[MemMapPiece]) -> None:

@@ -99,8 +99,20 @@ cold_high=62, cold_batch=15))
     Linux: zone_batchsize(), setup_pageset(), mm/page_alloc.c (2.6.24)
     """
     batch = max(min(present // 1024, _MOST_BATCH) // 4, 1)
-    base = (1 << ((batch + batch // 2).bit_length() - 1)) - 1
-    return PcpSizes(6 * base, max(1, base), 2 * base, max(1, base // 2))
+    return pcp_sizes_of((1 << ((batch + batch // 2).bit_length() - 1)) - 1)
+
+
+def pcp_sizes_of(batch: int) -> PcpSizes:
+    """Sizes of both lists from the zone's batch, as it is logged (0 for a small zone).
+
+    Examples
+    --------
+    >>> pcp_sizes_of(0), pcp_sizes_of(7).cold_high
+    (PcpSizes(high=0, batch=1, cold_high=0, cold_batch=1), 14)
+
+    Linux: setup_pageset(), mm/page_alloc.c (2.6.24)
+    """
+    return PcpSizes(6 * batch, max(1, batch), 2 * batch, max(1, batch // 2))
 
 
 def setup_present_sizes(state: State, layout: Layout, kbytes: int | None = None) -> None:

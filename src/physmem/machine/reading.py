@@ -76,6 +76,7 @@ class Reading(MachineBase):
             kernel=layout.kernel,
             numa="HighMem" not in layout.zone_names,
             page_shift=layout.page_shift,
+            nodes=layout.cpu_node,
         )
 
     def free_blocks(self) -> "pa.Table":

@@ -192,9 +192,19 @@ def _check(state: State, layout: Layout) -> None:
             raise BadMachineError(f"{msg} {zone.spanned} does not hold")
     by_node = sorted(state.zones, key=lambda zone: (zone.node, zone.start))
     for low, high in pairwise(by_node):
-        if low.node == high.node and low.end > high.start:
+        meet = low.node == high.node and low.end > high.start
+        if meet and _share_blocks(low, high, state.pageblock_order):
             msg = f"zones {low.name} and {high.name} of node {low.node} overlap at {high.start}"
             raise BadMachineError(msg)
+
+
+def _share_blocks(low: ZoneState, high: ZoneState, order: int) -> bool:
+    """Whether a pageblock in both spans is called memory by both (kernelcore=mirror: by one)."""
+    first = high.start >> order
+    end = min(-(-low.end >> order), -(-high.end >> order))
+    ours = low.pageblocks[first - (low.start >> order) :][: end - first]
+    theirs = high.pageblocks[: end - first]
+    return any(a != "." and b != "." for a, b in zip(ours, theirs, strict=False))
 
 
 def _fill_memory(memory: Any, state: State, layout: Layout, frames: int) -> None:

@@ -2,7 +2,8 @@
 """The free lists of a zone: one per order and migratetype.
 
 Untouched memory is thousands of neighbouring blocks of the largest order, one behind the other on
-one list. Such a run is one member: its first block, whose `private` counts the blocks that follow;
+one list. Such a run is one member: its first block, whose `private` counts the blocks that follow,
+upwards in memory or (RUN_DOWN) downwards, as 2.6.24 lists them after its start;
 nothing is written in those, so that a terabyte costs no more than a gigabyte. A block that leaves
 its list leaves the rest of its run in its place. (Blocks of the largest order have no buddy, so
 nothing ever looks for the others.)
@@ -11,10 +12,10 @@ Linux: add_to_free_list(), add_to_free_list_tail(), move_to_free_list(), del_pag
 mm/page_alloc.c (6.1)
 """
 
-from physmem.lib.jit import kernel
+from physmem.lib.jit import inlined, kernel
 from physmem.mm.features import MOVE_TO_TAIL
 from physmem.mm.list import list_add, list_add_tail, list_del
-from physmem.mm.mmzone import MIGRATE_HIGHATOMIC, MIGRATE_TYPES, Zone
+from physmem.mm.mmzone import MIGRATE_HIGHATOMIC, MIGRATE_TYPES, RUN_DOWN, Zone
 
 
 @kernel
@@ -39,18 +40,25 @@ def add_to_free_list_tail(zone: Zone, pfn: int, order: int, mt: int) -> None:
     zone.free_area[order].nr_free += 1
 
 
+@inlined
+def run_mark(down: int, follow: int) -> int:
+    """`private` of a member of which `follow` blocks follow."""
+    return follow | down if follow else 0
+
+
 @kernel
 def split_run(zone: Zone, pfn: int, order: int) -> None:
     """Make the first block of a run stand alone, the next one the first of the rest."""
-    follow = int(zone.mem_map[pfn].private)
-    if order != zone.max_order or follow == 0:
+    private = int(zone.mem_map[pfn].private)
+    if order != zone.max_order or private == 0:
         return
-    rest = pfn + (1 << order)
+    down = private & RUN_DOWN
+    rest = pfn - (1 << order) if down else pfn + (1 << order)
     list_add(zone, rest, pfn)
     zone.mem_map[rest].order = order + 1
     zone.mem_map[rest].mt = zone.mem_map[pfn].mt
     zone.mem_map[rest].zone = zone.number
-    zone.mem_map[rest].private = follow - 1
+    zone.mem_map[rest].private = run_mark(down, (private & ~RUN_DOWN) - 1)
     zone.mem_map[pfn].private = 0
 
 
@@ -59,7 +67,39 @@ def run_length(zone: Zone, pfn: int) -> int:
     """Free blocks that a member of a list stands for: 1, or more for the first of a run."""
     if zone.mem_map[pfn].order != zone.max_order + 1:
         return 1
-    return 1 + int(zone.mem_map[pfn].private)
+    return 1 + (int(zone.mem_map[pfn].private) & ~RUN_DOWN)
+
+
+@kernel
+def run_start(zone: Zone, pfn: int) -> int:
+    """Lowest frame of the blocks that a member of a list stands for."""
+    if zone.mem_map[pfn].order != zone.max_order + 1:
+        return pfn
+    private = int(zone.mem_map[pfn].private)
+    if not private & RUN_DOWN:
+        return pfn
+    return pfn - ((private & ~RUN_DOWN) << zone.max_order)
+
+
+@kernel
+def turn_runs(zone: Zone, to_start: bool) -> None:
+    """Let runs that go downwards be found at their lowest block, or put them back.
+
+    Needed where all frames are visited in order; lists must not be changed in between.
+    """
+    for mt in range(MIGRATE_TYPES):
+        head = zone.free_area[zone.max_order].head[mt]
+        pfn = int(zone.mem_map[head].next)
+        while pfn != head:
+            private = int(zone.mem_map[pfn].private)
+            if private & RUN_DOWN:
+                start = pfn - ((private & ~RUN_DOWN) << zone.max_order)
+                zone.mem_map[start].order = zone.max_order + 1 if to_start else 0
+                zone.mem_map[start].private = private & ~RUN_DOWN if to_start else 0
+                zone.mem_map[start].mt = mt if to_start else 0
+                zone.mem_map[start].zone = zone.number if to_start else 0
+                zone.mem_map[pfn].order = 0 if to_start else zone.max_order + 1
+            pfn = int(zone.mem_map[pfn].next)
 
 
 @kernel
@@ -76,14 +116,16 @@ def leave_run(zone: Zone, pfn: int) -> None:
         head = zone.free_area[zone.max_order].head[mt]
         run = int(zone.mem_map[head].next)
         while run != head:
-            before = (block - run) >> zone.max_order
-            if 0 < before < run_length(zone, run):
+            down = int(zone.mem_map[run].private) & RUN_DOWN
+            before = (run - block if down else block - run) >> zone.max_order
+            length = run_length(zone, run)
+            if 0 < before < length:
                 list_add(zone, block, run)
                 zone.mem_map[block].order = zone.max_order + 1
                 zone.mem_map[block].mt = mt
                 zone.mem_map[block].zone = zone.number
-                zone.mem_map[block].private = zone.mem_map[run].private - before
-                zone.mem_map[run].private = before - 1
+                zone.mem_map[block].private = run_mark(down, length - 1 - before)
+                zone.mem_map[run].private = run_mark(down, before - 1)
                 split_run(zone, block, zone.max_order)
                 return
             run = int(zone.mem_map[run].next)

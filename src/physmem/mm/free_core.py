@@ -10,7 +10,7 @@ from physmem.lib.struct import Array, i64, u8
 from physmem.mm.buddy import free_one_page
 from physmem.mm.free_area import run_length
 from physmem.mm.lists import memory_at
-from physmem.mm.mmzone import NONE, PG_IN_USE, Zone
+from physmem.mm.mmzone import NONE, PG_IN_USE, RUN_DOWN, Zone
 from physmem.mm.page_free import free_pages, page_zone
 from physmem.mm.pageblock import get_pageblock_migratetype
 
@@ -20,7 +20,11 @@ def extend_run(zone: Zone, pfn: int, mt: int) -> bool:
     """Append a block of the largest order to the run at TAIL, if it lies right behind it."""
     head = zone.free_area[zone.max_order].head[mt]
     last = int(zone.mem_map[head].prev)
-    if last == head or last + (run_length(zone, last) << zone.max_order) != pfn:
+    if (
+        last == head
+        or int(zone.mem_map[last].private) & RUN_DOWN
+        or last + (run_length(zone, last) << zone.max_order) != pfn
+    ):
         return False
     zone.mem_map[last].private += 1
     zone.free_area[zone.max_order].nr_free += 1

@@ -11,9 +11,9 @@ Linux: free_all_bootmem_core(), mm/bootmem.c; __free_pages_bootmem(), mm/page_al
 from physmem.lib.jit import kernel
 from physmem.lib.struct import Array, i64
 from physmem.mm.buddy import free_one_page
-from physmem.mm.free_area import add_to_free_list
+from physmem.mm.free_area import add_to_free_list, run_mark
 from physmem.mm.hot_cold import free_hot_cold_page
-from physmem.mm.mmzone import NONE, Memory, Zone
+from physmem.mm.mmzone import NONE, RUN_DOWN, Memory, Zone
 from physmem.mm.page_free import page_zone
 from physmem.mm.pageblock import NO_TYPE, get_pageblock_migratetype
 
@@ -39,6 +39,35 @@ def fills_largest(zone: Zone, pfns: Array[i64], orders: Array[i64], at: int) -> 
         if get_pageblock_migratetype(zone, frame) == NO_TYPE:
             return 0
     return nr
+
+
+@kernel
+def free_boot_run(m: Memory, zone: Zone, pfns: Array[i64], orders: Array[i64], at: int) -> int:
+    """Free all blocks from `at` on that make blocks of the largest order; position behind them.
+
+    Each would go to HEAD, in front of the one below it: together they are a run that goes down.
+    """
+    size = 1 << zone.max_order
+    first = int(pfns[at])
+    mt = get_pageblock_migratetype(zone, first + size - 1)
+    follow = 0
+    at += fills_largest(zone, pfns, orders, at)
+    while at < len(pfns):
+        pfn = first + (follow + 1) * size
+        if pfns[at] != pfn or page_zone(m, pfn) != zone.number or zone.mem_map[pfn].order != 0:
+            break
+        nr = fills_largest(zone, pfns, orders, at)
+        if nr == 0 or get_pageblock_migratetype(zone, pfn) == NO_TYPE:
+            break
+        if get_pageblock_migratetype(zone, pfn + size - 1) != mt:
+            break
+        follow += 1
+        at += nr
+    add_to_free_list(zone, first + follow * size, zone.max_order, mt)
+    zone.mem_map[first + follow * size].private = run_mark(RUN_DOWN, follow)
+    zone.free_area[zone.max_order].nr_free += follow
+    zone.nr_free_pages += (follow + 1) * size
+    return at
 
 
 @kernel
@@ -71,10 +100,7 @@ def free_boot_pages(m: Memory, pfns: Array[i64], orders: Array[i64], cpu: int) -
             return at
         run = fills_largest(zone, pfns, orders, at)
         if run > 0:
-            last = pfn + (1 << zone.max_order) - 1
-            add_to_free_list(zone, pfn, zone.max_order, get_pageblock_migratetype(zone, last))
-            zone.nr_free_pages += 1 << zone.max_order
-            at += run
+            at = free_boot_run(m, zone, pfns, orders, at)
         else:
             if order == 0:
                 zone.mem_map[pfn].flags = 0

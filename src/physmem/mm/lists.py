@@ -4,7 +4,7 @@
 from physmem.lib.jit import kernel, pointer_to
 from physmem.lib.struct import Array, i64
 from physmem.mm.features import ISOLATED_IS_FREE
-from physmem.mm.free_area import run_length
+from physmem.mm.free_area import run_length, run_start, turn_runs
 from physmem.mm.list import list_add_tail, list_init
 from physmem.mm.mmzone import (
     HEAD_ON_PCP,
@@ -15,6 +15,7 @@ from physmem.mm.mmzone import (
     NR_PCP_LISTS,
     PG_IN_USE,
     PG_MOVABLE,
+    RUN_DOWN,
     Memory,
     Zone,
 )
@@ -56,13 +57,16 @@ def read_list(h: int, head: int, out: Array[i64]) -> int:
         if pfn >= m.max_pfn or m.mem_map[pfn].prev != before or count >= m.max_pfn:
             return NONE
         blocks = 1
+        step = 1 << max_order
         if m.mem_map[pfn].order == max_order + 1:
-            blocks += int(m.mem_map[pfn].private)
-        if pfn + (blocks - 1 << max_order) >= m.max_pfn:
+            private = int(m.mem_map[pfn].private)
+            blocks += private & ~RUN_DOWN
+            step = -step if private & RUN_DOWN else step
+        if not 0 <= pfn + (blocks - 1) * step < m.max_pfn:
             return NONE
         for block in range(blocks):
             if count < len(out):
-                out[count] = pfn + (block << max_order)
+                out[count] = pfn + block * step
             count += 1
         before = pfn
         pfn = int(m.mem_map[pfn].next)
@@ -77,13 +81,19 @@ def fill_free_list(h: int, number: int, order: int, mt: int, pfns: Array[i64]) -
     m = memory_at(h)
     zone = m.zones[number]
     run = int(zone.mem_map[zone.free_area[order].head[mt]].prev)
-    behind = NONE  # where the next block would lie that belongs to the run
+    behind = NONE  # where the next block would lie that belongs to the run: upwards ...
+    below = NONE  # ... or downwards
+    size = 1 << order
     for i in range(len(pfns)):
         pfn = pfns[i]
         if zone.mem_map[pfn].order != 0:
             return pfn
         if pfn == behind:
             zone.mem_map[run].private += 1
+            behind, below = pfn + size, NONE
+        elif pfn == below:
+            zone.mem_map[run].private = RUN_DOWN | (int(zone.mem_map[run].private) + 1)
+            behind, below = NONE, pfn - size
         else:
             run = pfn
             list_add_tail(zone, pfn, zone.free_area[order].head[mt])
@@ -92,7 +102,8 @@ def fill_free_list(h: int, number: int, order: int, mt: int, pfns: Array[i64]) -
             zone.mem_map[pfn].mt = mt
             zone.mem_map[pfn].zone = number
             zone.mem_map[pfn].private = 0
-        behind = pfn + (1 << order) if order == zone.max_order else NONE
+            if order == zone.max_order:
+                behind, below = pfn + size, pfn - size
         zone.free_area[order].nr_free += 1
         if mt != zone.isolate_type or zone.features & ISOLATED_IS_FREE:
             zone.nr_free_pages += 1 << order
@@ -136,6 +147,7 @@ def mark_rest_in_use(h: int, number: int) -> int:
     zone = m.zones[number]
     pfn = zone.start_pfn
     used = 0
+    turn_runs(zone, True)
     while pfn < zone.end_pfn:
         order = int(zone.mem_map[pfn].order)
         if order == 0:
@@ -146,6 +158,7 @@ def mark_rest_in_use(h: int, number: int) -> int:
             pfn += 1 << (order & ~HEAD_ON_PCP)
         else:
             pfn += run_length(zone, pfn) << (order - 1)
+    turn_runs(zone, False)
     return used
 
 
@@ -167,7 +180,8 @@ def find_run(h: int, number: int, pfn: int) -> int:
         head = zone.free_area[zone.max_order].head[mt]
         at = int(zone.mem_map[head].next)
         while at != head:
-            if at <= pfn < at + (run_length(zone, at) << zone.max_order):
+            start = run_start(zone, at)
+            if start <= pfn < start + (run_length(zone, at) << zone.max_order):
                 return at
             at = int(zone.mem_map[at].next)
     return NONE

@@ -83,6 +83,10 @@ PCPF_FREE_HIGH_BATCH = 2
 """`PerCpuPages.flags`: the CPU's cache is large, a batch of such blocks may stay."""
 
 
+RUN_DOWN = 1 << 31
+"""In `private` of a free block of the largest order: the blocks of its run lie below it."""
+
+
 @struct
 class Page:
     """One page frame (16 bytes).
@@ -96,7 +100,7 @@ class Page:
     flags: u8  # PG_*
     mt: u8  # free block: type of its list. On a per-CPU list: cached type
     zone: u8  # valid for the head of a free block: number of its zone
-    private: u32  # free for the owner of the frame (slab, page tables, replay)
+    private: u32  # free for the owner of the frame; head of a run: blocks behind it, RUN_DOWN
 
 
 @struct

@@ -28,8 +28,13 @@ DECAY_SHIFT = 3
 
 @kernel
 def clamp(value: int, low: int, high: int) -> int:
-    """Value, or the bound that it is beyond. Linux: clamp(), include/linux/minmax.h"""
-    return min(max(value, low), high)
+    """Value, or the bound that it is beyond; the upper one is asked first, should they be crossed.
+
+    Linux: clamp(), include/linux/minmax.h (6.12)
+    """
+    if value >= high:
+        return high
+    return max(value, low)
 
 
 @kernel

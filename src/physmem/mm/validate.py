@@ -19,7 +19,7 @@ from physmem.mm.features import (
     RESERVE_BLOCKS,
     TYPED_BARRIER,
 )
-from physmem.mm.free_area import run_length
+from physmem.mm.free_area import run_length, run_start, turn_runs
 from physmem.mm.hot_cold import COLD, NR_HOT_COLD_LISTS
 from physmem.mm.lists import memory_at
 from physmem.mm.mmzone import (
@@ -112,7 +112,8 @@ def check_ring(m: Memory, zone: Zone, head: int, mark: int, report: Array[i64]) 
         if m.mem_map[pfn].prev != before:
             return broken(report, ONE_WAY_LINK, pfn, before, int(m.mem_map[pfn].prev))
         run = 1 if on_pcp else run_length(zone, pfn)
-        if pfn & (size - 1) or pfn < zone.start_pfn or pfn + run * size > zone.end_pfn:
+        start = pfn if on_pcp else run_start(zone, pfn)
+        if pfn & (size - 1) or start < zone.start_pfn or start + run * size > zone.end_pfn:
             return broken(report, PCP_PLACE if on_pcp else BAD_PLACE, pfn, size, 0)
         if m.mem_map[pfn].order != mark:
             return broken(report, WRONG_MARK, pfn, mark, int(m.mem_map[pfn].order))
@@ -232,7 +233,8 @@ def check_pcp(m: Memory, zone: Zone, cpu: int, report: Array[i64]) -> int:
         or pcp.high < 0
         or not 0 <= pcp.free_factor <= PCP_BATCH_SCALE_MAX
         or not 0 <= pcp.alloc_factor <= PCP_BATCH_SCALE_MAX
-        or not 0 <= pcp.high_min <= pcp.high_max
+        or pcp.high_min < 0
+        or pcp.high_max < 0
         or pcp.free_count < 0
     ):
         return broken(report, PCP_SIZES, NONE, pcp.high, pcp.batch)
@@ -376,4 +378,7 @@ def check_zone(h: int, number: int, report: Array[i64]) -> int:
     if zone.nr_free_pages + waiting > zone.managed_pages:
         free = zone.nr_free_pages + waiting
         return broken(report, TOO_MUCH, NONE, zone.managed_pages, free)
-    return check_frames(m, zone, listed, report)
+    turn_runs(zone, True)
+    reason = check_frames(m, zone, listed, report)
+    turn_runs(zone, False)
+    return reason

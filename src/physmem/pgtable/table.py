@@ -7,7 +7,6 @@ Linux: struct mm_struct.pgd; pgd_alloc(), vmap_range(), mm/vmalloc.c; free_pgd_r
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from physmem.lib import errors
 from physmem.lib.jit import ready
@@ -40,6 +39,8 @@ class PageTable(TableReader):
         New pointers to tables get the kernel's flags, not those for user mappings.
     root : int, optional
         Physical address of a top table that exists already.
+    nr_tables : int, optional
+        Pages that hold tables behind it, itself among them.
 
     Examples
     --------
@@ -54,7 +55,7 @@ class PageTable(TableReader):
     3
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what to make, or what is there already
         self,
         fmt: Format,
         ram: Ram,
@@ -63,6 +64,7 @@ class PageTable(TableReader):
         kernel: bool = True,
         root: int | None = None,
         root_high: int | None = None,
+        nr_tables: int | None = None,
     ) -> None:
         super().__init__(fmt, ram, kernel=kernel)
         room = min(ram.size // fmt.page_size, _MOST_POOL)
@@ -75,6 +77,8 @@ class PageTable(TableReader):
         self._row["root"] = self._new_table() if root is None else root
         if fmt.two_roots:
             self._row["root_high"] = self._new_table() if root_high is None else root_high
+        if nr_tables is not None:
+            self._row["nr_tables"] = nr_tables
 
     # -- where tables come from -------------------------------------------------------------------
 
@@ -103,31 +107,6 @@ class PageTable(TableReader):
         row["table_source"], row["frame_shift"] = rec.FROM_BUDDY, source.frame_shift
         row["memory_h"], row["table_gfp"] = source.memory, source.gfp
         row["table_nid"], row["table_cpu"], row["table_order"] = source.nid, source.cpu, order
-
-    def stock(self, addresses: NDArray[np.int64], *, first: bool = False) -> None:
-        """Pages to use for tables, in this order, before the source is asked.
-
-        Parameters
-        ----------
-        addresses : int64 [n]
-            Physical addresses.
-        first : bool
-            Before those that are in stock; else after them.
-
-        Raises
-        ------
-        BadRequestError
-            More pages than the memory has.
-        """
-        row, count = self._row, len(addresses)
-        held = int(row["nr_pool"])
-        if held + count > len(self._pool):
-            raise errors.BadRequestError(f"{count} pages for tables: more than there can be")
-        at = held if first else 0  # the last of the pool is used first
-        if not first:
-            self._pool[count : count + held] = self._pool[:held].copy()
-        self._pool[at : at + count] = addresses[::-1] >> int(row["frame_shift"])
-        row["nr_pool"] = held + count
 
     def _new_table(self) -> int:
         run = ready(do_table_alloc)

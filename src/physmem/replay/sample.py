@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from physmem.lib.jit import kernel, ready
 from physmem.lib.struct import Array, address, u32
 from physmem.machine.tables import Tables, nr_pageblocks
-from physmem.mm.free_area import run_length
+from physmem.mm.free_area import run_length, run_start
 from physmem.mm.lists import memory_at
 
 NO_MEMORY = 255
@@ -32,7 +32,7 @@ def count_free(h: int, number: int, counts: Array[u32]) -> int:
             while pfn != head:
                 frames = run_length(zone, pfn) << order
                 total += frames
-                first = (pfn >> block) - zone.first_block
+                first = (run_start(zone, pfn) >> block) - zone.first_block
                 if order < block:
                     counts[first] += frames
                 else:

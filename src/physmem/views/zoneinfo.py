@@ -99,7 +99,7 @@ class ZoneinfoForm:
     node_numa : further counters of a node on NUMA kernels
     promo : the promo watermark has a line
     movable_clamp : marks of Movable are at least 32 frames, even of an empty one; other kernels do
-        so only where Movable is carved out of HighMem
+        so only where Movable is carved out of HighMem, that is, where there is high memory
     """
 
     node: Sequence[str]
@@ -144,6 +144,7 @@ class _Context:
     counters: Sequence[str]
     page_shift: int
     pageblock_order: int
+    has_highmem: bool
 
 
 def zoneinfo(
@@ -153,6 +154,7 @@ def zoneinfo(
     kernel: str = "6.1",
     numa: bool = True,
     page_shift: int = 12,
+    nodes: Iterable[int] = (),
 ) -> str:
     """Text of /proc/zoneinfo.
 
@@ -162,6 +164,7 @@ def zoneinfo(
         (2.6.24 leaves them out)
     kernel : profile whose format it is: a key of `FORMS`
     numa : the kernel is built for NUMA
+    nodes : nodes that are online, also without memory (2.6.24 leaves those out)
 
     Examples
     --------
@@ -172,9 +175,10 @@ def zoneinfo(
     """
     form = FORMS[kernel]
     counters = [*form.zone, *_NUMA] if numa else form.zone
-    context = _Context(form, zone_names, counters, page_shift, state.pageblock_order)
+    has_highmem = any(zone.name == "HighMem" for zone in state.zones)
+    context = _Context(form, zone_names, counters, page_shift, state.pageblock_order, has_highmem)
     lines: list[str] = []
-    for node in sorted({zone.node for zone in state.zones}):
+    for node in sorted({*(zone.node for zone in state.zones), *nodes}):
         own = {zone.name: zone for zone in state.zones if zone.node == node}
         if not form.node:
             for zone in own.values():
@@ -212,8 +216,11 @@ def _protection(zone: ZoneState | None, context: _Context) -> str:
 
 
 def _empty_mark(name: str, context: _Context) -> int:
-    """Watermarks of a zone without memory. Linux: __setup_per_zone_wmarks() (6.1, 6.12)."""
-    clamped = context.form.movable_clamp or "HighMem" in context.zone_names
+    """Watermarks of a zone without memory.
+
+    Linux: __setup_per_zone_wmarks(), zone_movable_is_highmem() (6.1, 6.12)
+    """
+    clamped = context.form.movable_clamp or context.has_highmem
     return 32 if name == "HighMem" or (name == "Movable" and clamped) else 0
 
 
