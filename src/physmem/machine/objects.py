@@ -10,6 +10,7 @@ from physmem.lib.errors import BadRequestError
 if TYPE_CHECKING:
     from physmem.lib.ram import Ram
     from physmem.machine.layout import Layout
+    from physmem.machine.store import SavedSlab
     from physmem.machine.tables import Tables
     from physmem.slab.allocator import ObjectAllocator
     from physmem.slab.cache import Cache
@@ -81,7 +82,7 @@ class Objects(ABC):
         slab.keep = self
         self.__dict__.update(kmalloc=slab.kmalloc, kfree=slab.kfree)
 
-    def _slab_adopt(self, slab: "ObjectAllocator") -> None:
+    def _slab_adopt(self, slab: "ObjectAllocator", vmalloc: "Vmalloc | None") -> None:
         """Take over a copy of another machine's allocator; memory and bytes are copied already."""
         from physmem.machine.buffers import copy_sparse, reserve
 
@@ -92,6 +93,31 @@ class Objects(ABC):
 
         self._slab = slab.copy(self.tables.memory, self.ram, duplicate)
         self._slab_bind()
+        if vmalloc is not None:
+            self._vmalloc = vmalloc.copy(self._slab)
+
+    def _slab_saved(self) -> "SavedSlab | None":
+        """The allocator for a file; None: it does not run."""
+        from physmem.slab.saved import save
+
+        if self._slab is None:
+            return None
+        fields, arrays = save(self._slab)
+        if self._vmalloc is not None:
+            fields["vmalloc"] = self._vmalloc.to_list()
+        return fields, arrays
+
+    def _slab_opened(self, saved: "SavedSlab") -> None:
+        """Go on with an allocator from a file."""
+        from physmem.machine.buffers import reserve
+        from physmem.slab.saved import load
+        from physmem.slab.vmalloc import Vmalloc
+
+        fields, arrays = saved
+        self._slab = load(self.tables.memory, self.ram, fields, arrays, reserve)
+        self._slab_bind()
+        if "vmalloc" in fields:
+            self._vmalloc = Vmalloc(self._slab, fields["vmalloc"])
 
     @property
     def slab(self) -> "ObjectAllocator":

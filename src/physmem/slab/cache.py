@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from physmem.slab.allocator import ObjectAllocator
 
 
+DESTROYED = "it was destroyed"
+
+
 class Cache:
     """One `kmem_cache`; made by `Machine.kmem_cache_create`.
 
@@ -33,8 +36,9 @@ class Cache:
         self.geometry = geometry
         self.flags = flags
         self.refcount = 1
-        self.ctor: Callable[[memoryview], None] | None = None
-        self.destroyed = False
+        self._ctor: Callable[[memoryview], None] | None = None
+        self.barred = ""
+        """Why there are no objects any more, or not yet; empty: there are."""
         self.parts: dict[str, list[int]] = {}
         """Objects that the allocator itself holds for this cache, by what they are."""
 
@@ -48,9 +52,28 @@ class Cache:
         """Bytes from one object to the next."""
         return int(self.allocator.attributes(self)["slab_size"])
 
+    @property
+    def ctor(self) -> Callable[[memoryview], None] | None:
+        """Constructor: called with the bytes of every object of a new slab.
+
+        It can be set where a machine was opened from a file, which cannot hold it.
+        """
+        return self._ctor
+
+    @ctor.setter
+    def ctor(self, ctor: Callable[[memoryview], None] | None) -> None:
+        if ctor is not None and not self.destroyed:
+            self.barred = ""
+        self._ctor = ctor
+
+    @property
+    def destroyed(self) -> bool:
+        """The cache was ended."""
+        return self.barred == DESTROYED
+
     def _check(self) -> None:
-        if self.destroyed:
-            raise BadRequestError(f"cache {self.name}: it was destroyed")
+        if self.barred:
+            raise BadRequestError(f"cache {self.name}: {self.barred}")
 
     def alloc(self, gfp: str | int = "GFP_KERNEL", *, cpu: int = 0, node: int | None = None) -> int:
         """Address of an object.
@@ -64,7 +87,7 @@ class Cache:
         BadRequestError
             No such flag, CPU or node, or the cache was destroyed.
         """
-        if self.destroyed:
+        if self.barred:
             self._check()
         owner = self.allocator
         bits = owner.gfp_known.get(gfp)

@@ -30,7 +30,7 @@ from physmem.slab.allocator import (
     Reserve,
     signed,
 )
-from physmem.slab.cache import Cache
+from physmem.slab.cache import DESTROYED, Cache
 from physmem.slab.calls import KernelCalls
 from physmem.slab.flags import SLAB_CACHE_DMA, parse_flags
 from physmem.slab.nodes import cpu_nodes, node_of, nodes_with_memory
@@ -90,13 +90,9 @@ class SlabAllocator(KernelCalls):
         super().__init__(memory, ram, page_offset, config.page_shift)
         self.config = config
         self.tables = make_tables(memory, ram, config, page_offset, reserve)
-        self.nr_nodes = self.tables.shape[1]
-        self.online = list(range(config.cpus))
-        self.nodes = nodes_with_memory(memory) if config.numa else [0]
-        self.use_alien = config.numa and config.use_alien_caches and config.nr_node_ids > 1
-        self.statistics = config.debug
+        self._find_shape()
         self.free_numbers: list[int] = []
-        self._next_number = 0
+        self.next_number = 0
         self.started = False
         self.bind()
         start_slab(self)
@@ -121,6 +117,22 @@ class SlabAllocator(KernelCalls):
         made.tables.attach(memory, ram)
         made.bind()
         return made
+
+    def resume(self) -> None:
+        """Go on after `physmem.slab.saved.load` has put everything in place."""
+        self.cache_cache = self.cache("kmem_cache")
+        self._find_shape()
+        self.started = True
+        self.bind()
+
+    def _find_shape(self) -> None:
+        """Which nodes and CPUs there are."""
+        config = self.config
+        self.nr_nodes = self.tables.shape[1]
+        self.online = np.flatnonzero(self.tables.cpu_online).tolist()
+        self.nodes = nodes_with_memory(self.memory) if config.numa else [0]
+        self.use_alien = config.numa and config.use_alien_caches and config.nr_node_ids > 1
+        self.statistics = config.debug
 
     # -- what SLAB needs for itself ---------------------------------------------------------------
 
@@ -163,9 +175,9 @@ class SlabAllocator(KernelCalls):
         """A cache record with its geometry, not yet to be found."""
         if self.free_numbers:
             number = self.free_numbers.pop()
-        elif self._next_number < MAX_CACHES:
-            number = self._next_number
-            self._next_number += 1
+        elif self.next_number < MAX_CACHES:
+            number = self.next_number
+            self.next_number += 1
         else:
             raise BadRequestError(f"cache {name}: {MAX_CACHES} caches are the most there can be")
         slabp = NONE
@@ -241,7 +253,7 @@ class SlabAllocator(KernelCalls):
         self.tables.slab_caches[cache.number]["live"] = 0
         self.free_numbers.append(cache.number)
         del self.by_name[cache.name]
-        cache.destroyed = True
+        cache.barred = DESTROYED
 
     def shrink(self, cache: Cache) -> bool:
         """Give back what a cache does not need."""
