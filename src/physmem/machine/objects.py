@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from physmem.slab.mempool import Mempool
     from physmem.slab.vmalloc import Vmalloc
 
-SLAB_KERNELS = frozenset({"2.6.24"})
-"""Profiles whose machines have SLAB; all others have SLUB."""
-
 
 class Objects(ABC):
     """Small memory of a machine; `Machine` inherits it."""
@@ -62,14 +59,15 @@ class Objects(ABC):
         'slub'
         """
         from physmem.machine.buffers import reserve
+        from physmem.machine.profiles import has_feature
         from physmem.slab.start import start
 
         if self._slab is not None:
             raise BadRequestError("the slab allocator runs already: start it before its first use")
         kernel = self.layout.kernel
         if allocator is None:
-            allocator = "slab" if kernel in SLAB_KERNELS else "slub"
-        if allocator == "slub" and kernel not in SLAB_KERNELS:
+            allocator = "slab" if has_feature(kernel, "slab") else "slub"
+        if allocator == "slub" and has_feature(kernel, "slub"):
             options.setdefault("kernel", kernel)
         shape = (self.layout.zone_names, self.layout.cpu_node)
         self._slab = start(allocator, self.tables.memory, self.ram, shape, reserve, options)

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 from physmem.mm.gfp import __GFP_ACCOUNT, __GFP_DMA, __GFP_RECLAIMABLE
 from physmem.slab.direct_map import DIRECT_MAPS
-from physmem.slab.slub_config import SLUB_FEATURES, SlubConfig
+from physmem.slab.slub_config import SLUB_RULES, SlubConfig
 from physmem.slab.slub_sizes import SlubGeometry, slub_geometry
 from physmem.trace.capture import Capture
 from physmem.trace.events import Kind
+from physmem.trace.profile import DEFAULT_PROFILE
 
 RECLAIMABLE = __GFP_RECLAIMABLE
 ACCOUNT = __GFP_ACCOUNT
@@ -70,7 +71,7 @@ class ObjectRows:
 def config_of(capture: Capture) -> SlubConfig:
     """SLUB of the recorded kernel."""
     machine = capture.info.machine
-    kernel = machine.profile if machine.profile in SLUB_FEATURES else "6.1"
+    kernel = machine.profile if machine.profile in SLUB_RULES else DEFAULT_PROFILE
     word = DIRECT_MAPS[machine.arch].word if machine.arch in DIRECT_MAPS else 8
     shift = machine.page_size.bit_length() - 1
     return SlubConfig(kernel=kernel, cpus=machine.nr_cpus, word=word, page_shift=shift)

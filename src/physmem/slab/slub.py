@@ -163,6 +163,7 @@ class SlubAllocator(KernelCalls):
 
     def _new(self, name: str, size: int, align: int, flags: int, *, ctor: bool = False) -> Cache:
         """A cache record with its geometry, not yet to be found."""
+        flags = debug_flags(self.config, name, size, flags)
         geometry = slub_geometry(self.config, size, align, flags, ctor=ctor)
         if self.free_numbers:
             number = self.free_numbers.pop()

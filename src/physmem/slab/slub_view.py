@@ -120,13 +120,17 @@ def live_addresses(slub: "SlubAllocator", cache: "Cache") -> list[int]:
 
 
 def ksize(slub: "SlubAllocator", address: int) -> int:
-    """Usable bytes of an allocated object. Linux: slab_ksize(), mm/slab.h (6.1)"""
+    """Usable bytes of an allocated object. Linux: __ksize(), mm/slab_common.c (6.1, 6.12)"""
     frames = slub.tables.slab_map
     frame = frames[slub.paddr(address) >> slub.page_shift]
     if int(frame["kind"]) == FRAME_LARGE:
         return 1 << (int(frame["order"]) + slub.page_shift)
     record = slub.tables.kmem_caches[int(frames[int(frame["head"])]["cache"])]
     flags = int(record["cache_flags"])
+    if record["red_at_request"]:
+        # who asks means to use all of it: skip_orig_size_check()
+        at = slub.paddr(address) + int(record["orig_offset"])
+        slub.ram.write(at, int(record["object_size"]).to_bytes(4, "little"))
     if flags & (SLAB_RED_ZONE | SLAB_POISON):
         return int(record["object_size"])
     if flags & (SLAB_TYPESAFE_BY_RCU | SLAB_STORE_USER):
