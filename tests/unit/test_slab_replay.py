@@ -2,6 +2,7 @@
 """Recorded objects: read, tied to slabs, predicted, and given to one's own machine."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -16,7 +17,7 @@ from physmem.slab.slub_sizes import slub_geometry
 from physmem.slab.waste import all_waste
 from physmem.trace.capture import read_capture
 from physmem.trace.events import Events, Kind
-from physmem.trace.info import CaptureInfo, MachineInfo
+from physmem.trace.info import CaptureInfo, MachineInfo, ZoneInfo
 from physmem.views.slabinfo import parse_slabinfo
 from physmem.views.slabs import pins_text, slabtop, waste_text
 
@@ -26,20 +27,33 @@ BASE = 0xFFFF888000000000 - (1 << 64)
 class _Capture:
     """Just enough of a capture."""
 
-    def __init__(self, rows, sites):
+    def __init__(self, rows, sites, machine=None):
         columns = {
             name: [row.get(name, 0) for row in rows]
-            for name in ("line", "kind", "pfn", "order", "pid", "gfp", "arg0", "arg1", "site")
+            for name in (
+                "line",
+                "kind",
+                "cpu",
+                "pfn",
+                "order",
+                "pid",
+                "gfp",
+                "arg0",
+                "arg1",
+                "site",
+            )
         }
         self.events = Events.from_columns(columns, sites=sites)
-        self.info = CaptureInfo(machine=MachineInfo(arch="x86_64"), rows=len(rows))
+        self.info = CaptureInfo(machine=machine or MachineInfo(arch="x86_64"), rows=len(rows))
         self.state0 = None
 
 
-def record(operations, size=1024, name="thing"):
+def record(operations, size=1024, name="thing", shape=(1, 1), cmdline="", **options):
     """Rows of a machine's own SLUB at work: what a kernel would have recorded."""
-    machine = Machine.build("64MiB")
-    slab = machine.slab_start("slub")
+    cpus, nodes = shape
+    machine = Machine.build("128MiB", cpus=cpus, nodes=nodes)
+    slab = machine.slab_start("slub", **options)
+    turns = Random(7)
     cache = slab.kmem_cache_create(name, size)
     rows, live, seen = [], [], int(slab.tables.page_log[0])
     log = slab.tables.page_log
@@ -49,31 +63,43 @@ def record(operations, size=1024, name="thing"):
         while seen < int(log[0]):
             packed, pfn = int(log[1 + 2 * seen]), int(log[2 + 2 * seen])
             kind = Kind.ALLOC if packed & 0xFF == 1 else Kind.FREE
-            rows.append({"kind": kind, "pfn": pfn, "order": packed >> 8 & 0xFF, "pid": 1})
+            rows.append(
+                {"kind": kind, "pfn": pfn, "order": packed >> 8 & 0xFF, "pid": cpu, "cpu": cpu}
+            )
             seen += 1
 
     for choice in operations:
+        cpu = turns.randrange(cpus)
         if choice >= 0 or not live:
-            address = cache.alloc()
+            address = cache.alloc(cpu=cpu)
             live.append(address)
             pages()
             rows.append(
-                {"kind": Kind.CACHE_ALLOC, "pfn": address - (1 << 64), "arg0": size, "arg1": size,
-                 "gfp": 0xCC0, "pid": 1, "site": 0}
+                {"kind": Kind.CACHE_ALLOC, "pfn": address - (1 << 64), "arg0": size,
+                 "arg1": cache.size, "gfp": 0xCC0, "pid": cpu, "cpu": cpu, "site": 0}
             )  # fmt: skip
         else:
             address = live.pop(choice % len(live))
-            rows.append({"kind": Kind.CACHE_FREE, "pfn": address - (1 << 64), "pid": 1, "site": 1})
-            cache.free(address)
+            rows.append(
+                {"kind": Kind.CACHE_FREE, "pfn": address - (1 << 64), "pid": cpu, "cpu": cpu,
+                 "site": 1}
+            )  # fmt: skip
+            cache.free(address, cpu=cpu)
             pages()
     for line, row in enumerate(rows):
         row["line"] = line + 1
-    return _Capture(rows, ["caller", name])
+    zones = [
+        ZoneInfo(zone.node, 0, zone.name, zone.start, zone.spanned)
+        for zone in machine.snapshot().zones
+    ]
+    described = MachineInfo(
+        arch="x86_64", nr_cpus=cpus, nr_nodes=nodes, cpu_node=list(machine.layout.cpu_node),
+        zones=zones, cmdline=cmdline,
+    )  # fmt: skip
+    return _Capture(rows, ["caller", name], described)
 
 
 def operations(count, seed=1):
-    from random import Random
-
     random = Random(seed)
     return [random.choice((1, 1, -1)) * random.randrange(1, 1000) for _ in range(count)] + [
         -random.randrange(1, 1000) for _ in range(count)
