@@ -10,6 +10,7 @@ from physmem import Machine
 from physmem.lib.errors import BadCaptureError
 from physmem.replay.slab_drive import Driver
 from physmem.replay.slab_model import NEW, CacheModel
+from physmem.replay.slab_objects import slab_options
 from physmem.replay.slab_replay import NOT_KNOWN, UNSEEN_ALLOC, replay_slab
 from physmem.slab.owners import pins
 from physmem.slab.slub_config import SlubConfig
@@ -117,6 +118,40 @@ def test_what_our_own_allocator_did_is_predicted():
     assert result.causes == ((NOT_KNOWN, 1),)
 
 
+@pytest.mark.parametrize(
+    ("shape", "seed"), [((2, 1), 1), ((4, 1), 2), ((2, 2), 1), ((4, 2), 2), ((4, 2), 3)]
+)
+def test_what_several_cpus_and_nodes_did_is_predicted(shape, seed):
+    result = replay_slab(record(operations(1500, seed), shape=shape))
+    assert result.inconsistent == ()
+    assert result.known == result.known_exact > 1400
+    assert result.allocations - result.exact < 8
+    # until every CPU has made a slab of its own
+    assert result.slabs_made - result.slabs_made_exact == result.slabs_unknown < 8
+    assert result.slabs_ended == result.slabs_ended_exact > 10
+    assert result.extra == 0
+    assert {cause for cause, _count in result.causes} <= {NOT_KNOWN}
+    assert f"{shape[0]} CPUs" in result.notes[0]
+
+
+def test_debug_caches_of_a_recording():
+    capture = record(operations(600), debug="FZPU", cmdline="quiet slub_debug=FZPU")
+    result = replay_slab(capture)
+    assert result.equal
+    assert result.slabs_ended_exact > 10
+    # without the option it is another allocator
+    capture.info.machine.cmdline = "quiet"
+    assert not replay_slab(capture).equal
+
+
+def test_orders_of_a_recording():
+    capture = record(operations(600), cmdline="slub_max_order=0", max_order=0)
+    assert replay_slab(capture).equal
+    assert slab_options("slab_min_order=2 slab_max_order=1 slub_nomerge x slubs=1") == {
+        "min_order": 1, "max_order": 1, "merge": False,
+    }  # fmt: skip
+
+
 def test_hidden_work_is_named_and_not_guessed():
     capture = record(operations(1500))
     keep = [
@@ -196,5 +231,6 @@ def test_the_recording_with_objects():
     assert (result.slabs_made, result.slabs_made_exact) == (197, 197)
     assert (result.slabs_ended, result.slabs_ended_exact) == (176, 176)
     assert result.known == result.known_exact == 22493
-    assert result.allocations == 24173
+    assert (result.allocations, result.exact) == (24173, 24116)
     assert result.extra == 0
+    assert result.causes == ((UNSEEN_ALLOC, 57),)  # all of maple_node, which asks in bulk

@@ -250,10 +250,10 @@ def _kmalloc_kind(gfp: int) -> str:
 
 def _name(lives: list[SlabLife], sites: list[str]) -> None:
     """Name every slab's cache."""
-    by_caller: dict[int, Counter[int]] = {}
+    by_caller: dict[tuple[int, int], Counter[int]] = {}
     for life in lives:
         for caller in life.callers:
-            by_caller.setdefault(caller, Counter()).update(life.names)
+            by_caller.setdefault((caller, life.size), Counter()).update(life.names)
     for life in lives:
         if life.names:
             life.cache = sites[life.names.most_common(1)[0][0]]
@@ -263,7 +263,7 @@ def _name(lives: list[SlabLife], sites: list[str]) -> None:
         else:
             votes: Counter[int] = Counter()
             for caller in life.callers:
-                votes.update(by_caller[caller])
+                votes.update(by_caller[caller, life.size])
             life.cache = sites[votes.most_common(1)[0][0]] if votes else f"of {life.size} bytes"
 
 

@@ -110,7 +110,7 @@ class _Replay:
         self.bounds = sorted(
             (zone.start, zone.end, zone.node) for zone in machine.zones if zone.spanned
         )
-        self.models: dict[str, CacheModel] = {}
+        self.models: dict[tuple[str, int], CacheModel] = {}
         self.counts: dict[str, Counter[str]] = {}
         self.live: dict[int, int] = {}  # pointer -> slab
         self.held: Counter[int] = Counter()  # slab -> objects seen allocated and not freed
@@ -124,16 +124,16 @@ class _Replay:
 
     def model(self, name: str, size: int) -> CacheModel:
         """Model of a cache."""
-        if name not in self.models:
+        if (name, size) not in self.models:
             geometry = self.found.geometries[size]
-            self.models[name] = CacheModel(
+            self.models[name, size] = CacheModel(
                 geometry,
                 self.cpu_node,
                 self.node_of,
                 lone=self.lone,
                 checked=self.found.checked(name),
             )
-        return self.models[name]
+        return self.models[name, size]
 
     def node_of(self, slab: int) -> int:
         """Node of a slab."""
@@ -223,7 +223,8 @@ class _Replay:
         for slab in [slab for slab, by in self.ending.items() if by == pid]:
             del self.ending[slab]
             self.extra += self.counting
-            model = self.models[self.found.lives[slab].cache]
+            life = self.found.lives[slab]
+            model = self.model(life.cache, life.size)
             for cpu in range(len(self.cpu_node)):
                 model.doubt(cpu)
 

@@ -19,6 +19,7 @@ class SlubFeature(Flag):
     DIVISOR_ALIGN = auto()
     CGROUP_LAST = auto()
     NO_MERGE_FLAG = auto()
+    SMALL_KMALLOC = auto()
     ANY_NODE_ON_REQUEST = auto()
     ROUNDUP_KEEPS_HUGE = auto()
     RED_ZONE_AT_REQUEST = auto()
@@ -54,6 +55,12 @@ _6_12 = (
     ),
     SlubRule(
         _F.NO_MERGE_FLAG, "SLAB_NO_MERGE instead of a negative count of users", "6.5", "slub_merge"
+    ),
+    SlubRule(
+        _F.SMALL_KMALLOC,
+        "kmalloc may be smaller than what devices need: their copies are bounced",
+        "6.5",
+        "start",
     ),
     SlubRule(
         _F.CGROUP_LAST,
