@@ -178,10 +178,14 @@ def test_an_object_that_does_not_fit_is_told():
 
 def test_model_begins_with_a_new_slab():
     model = CacheModel(slub_geometry(SlubConfig(), 1024))
-    assert not model.known
-    model.new_slab(7)
+    assert not model.certain
+    assert model.alloc() == NEW
+    model.new_slab(0, 7)
     assert [model.alloc() for _ in range(8)] == [7] * 7 + [NEW]
-    assert model.known
+    assert model.certain
+    model.resync(0, 9, 3)
+    assert not model.certain
+    assert [model.alloc() for _ in range(4)] == [9] * 3 + [NEW]
 
 
 def test_no_events_of_objects():
@@ -230,7 +234,7 @@ def test_the_recording_with_objects():
     assert result.unknown_pointers == 0
     assert (result.slabs_made, result.slabs_made_exact) == (197, 197)
     assert (result.slabs_ended, result.slabs_ended_exact) == (176, 176)
-    assert result.known == result.known_exact == 22493
+    assert result.known == result.known_exact == 22678
     assert (result.allocations, result.exact) == (24173, 24116)
     assert result.extra == 0
     assert result.causes == ((UNSEEN_ALLOC, 57),)  # all of maple_node, which asks in bulk

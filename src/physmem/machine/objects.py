@@ -118,6 +118,11 @@ class Objects(ABC):
             self._vmalloc = Vmalloc(self._slab, fields["vmalloc"])
 
     @property
+    def slab_runs(self) -> bool:
+        """Whether the slab allocator was started."""
+        return self._slab is not None
+
+    @property
     def slab(self) -> "ObjectAllocator":
         """The slab allocator: SLUB, or SLAB on a machine of 2.6.24."""
         return self.slab_start() if self._slab is None else self._slab

@@ -114,6 +114,15 @@ def save_tables(
         archive.writestr(_HEADER, json.dumps(header))
 
 
+def is_machine(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file looks like one that `Machine.save` wrote."""
+    try:
+        with zipfile.ZipFile(Path(path)) as archive:
+            return _HEADER in archive.namelist()
+    except DAMAGE:
+        return False
+
+
 def _save_array(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> list[Any]:
     """Write the parts of a table that were written; its length, form and number of parts."""
     parts = 0

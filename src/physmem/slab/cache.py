@@ -94,7 +94,7 @@ class Cache:
         if bits is None:
             bits = owner.bits(gfp)
         nid = NONE if node is None else owner.nid(node)
-        if cpu.__class__ is not int or not 0 <= cpu < owner.nr_cpus:
+        if cpu.__class__ is not int or not 0 <= cpu < owner.fast_cpus:
             cpu = owner.check_cpu(cpu)
         address = owner.alloc(self, bits, nid, cpu)
         if not address:
@@ -113,7 +113,7 @@ class Cache:
         """
         if self.destroyed:
             self._check()
-        if cpu.__class__ is not int or not 0 <= cpu < self.allocator.nr_cpus:
+        if cpu.__class__ is not int or not 0 <= cpu < self.allocator.fast_cpus:
             cpu = self.allocator.check_cpu(cpu)
         self.allocator.free(self, address, cpu)
 

@@ -113,6 +113,7 @@ def save(allocator: ObjectAllocator) -> tuple[dict[str, Any], Arrays]:
         "config": asdict(owner.config),
         "page_offset": allocator.page_offset,
         "users": allocator.users,
+        "online": allocator.online,
         "free_numbers": owner.free_numbers,
         "next_number": owner.next_number,
         "caches": [_cache_dict(cache) for cache in allocator.caches],
@@ -154,6 +155,10 @@ def load(
     ObjectAllocator.__init__(made, memory, ram, page_offset, config.page_shift)
     made.config = config
     made.users = [str(name) for name in fields["users"]]
+    online = [int(cpu) for cpu in fields["online"]]
+    _sound("its CPUs", 0 in online, all(0 <= cpu < made.nr_cpus for cpu in online))
+    made.online = online
+    made.fast_cpus = made.nr_cpus if len(online) == made.nr_cpus else 0
     made.free_numbers = [int(number) for number in fields["free_numbers"]]
     made.next_number = int(fields["next_number"])
     fresh = state.make_tables(memory, ram, config, page_offset, reserve)

@@ -49,6 +49,7 @@ from physmem.slab.slab_entry import (
     do_shrink,
     do_why_not,
 )
+from physmem.slab.slab_hotplug import cpu_dead, cpu_up
 from physmem.slab.slab_sizes import SlabGeometry, slab_geometry
 from physmem.slab.slab_state import MAX_CACHES, fill_cache, make_tables
 from physmem.slab.slab_tune import enable_cpucache, tune
@@ -97,6 +98,9 @@ class SlabAllocator(KernelCalls):
         self.bind()
         start_slab(self)
         self.started = True
+        for cpu in range(1, config.cpus):
+            cpu_up(self, cpu)
+        self._find_shape()
 
     def bind(self) -> None:
         """Find the compiled kernels, and where the record lies."""
@@ -111,7 +115,6 @@ class SlabAllocator(KernelCalls):
         made = copy(self)
         self._copy_caches(made, memory, ram)
         made.free_numbers = list(self.free_numbers)
-        made.online = list(self.online)
         made.cache_cache = made.cache("kmem_cache")
         made.tables = self.tables.copy(duplicate)
         made.tables.attach(memory, ram)
@@ -130,6 +133,7 @@ class SlabAllocator(KernelCalls):
         config = self.config
         self.nr_nodes = self.tables.shape[1]
         self.online = np.flatnonzero(self.tables.cpu_online).tolist()
+        self.fast_cpus = self.nr_cpus if len(self.online) == self.nr_cpus else 0
         self.nodes = nodes_with_memory(self.memory) if config.numa else [0]
         self.use_alien = config.numa and config.use_alien_caches and config.nr_node_ids > 1
         self.statistics = config.debug
@@ -146,6 +150,10 @@ class SlabAllocator(KernelCalls):
         if not self.config.numa:
             return 0
         return int(cpu_nodes(self.memory)[cpu])
+
+    def online_of(self, nid: int) -> int:
+        """CPUs of a node that are online."""
+        return sum(1 for cpu in self.online if self.cpu_node(cpu) == nid)
 
     def internal_kmalloc(self, size: int, *, nid: int = NONE, zero: bool = False) -> int:
         """Memory for SLAB itself."""
@@ -258,6 +266,12 @@ class SlabAllocator(KernelCalls):
     def shrink(self, cache: Cache) -> bool:
         """Give back what a cache does not need."""
         return bool(ready(do_shrink)(self._h, cache.number))
+
+    def _cpu_up(self, cpu: int) -> None:
+        cpu_up(self, cpu)
+
+    def _cpu_dead(self, cpu: int) -> None:
+        cpu_dead(self, cpu)
 
     def tune(self, cache: Cache, limit: int, batchcount: int, sharedfactor: int) -> None:
         """Change the arrays of a cache, as a write to /proc/slabinfo does.

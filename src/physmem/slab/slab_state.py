@@ -152,7 +152,7 @@ def make_tables(
         entries={},
     )
     tables.general[: len(sizes)] = sizes
-    tables.cpu_online[: config.cpus] = 1
+    tables.cpu_online[0] = 1  # the others come after the start
     slab = tables.slab[0]
     slab["page_offset"] = signed(page_offset)
     slab["page_shift"] = config.page_shift

@@ -290,6 +290,14 @@ class SlubAllocator(KernelCalls):
             del self.by_name[name]
         cache.barred = DESTROYED
 
+    def _cpu_up(self, cpu: int) -> None:
+        """Nothing: a CPU's part of each cache is there from the start."""
+
+    def _cpu_dead(self, cpu: int) -> None:
+        """Linux: slub_cpu_dead(), mm/slub.c (6.1)."""
+        for cache in self.caches:
+            ready(do_flush)(self._h, cache.number, cpu)
+
     def shrink(self, cache: Cache) -> bool:
         """Give back what a cache does not need."""
         return bool(ready(do_shrink)(self._h, cache.number))
