@@ -4,6 +4,7 @@
 import pytest
 
 from physmem import Machine
+from physmem.lib.errors import BadRequestError
 
 pytestmark = pytest.mark.pure
 
@@ -108,3 +109,31 @@ def test_slabs_group_by_mobility(kernel):
     assert "R" in blocks["reclaim"]
     assert "R" not in blocks["plain"]
     assert "U" in blocks["plain"]
+
+
+def test_attributes_that_can_be_written():
+    machine = Machine.build("64MiB", cpus=2)
+    machine.slab_start("slub")
+    cache = machine.kmem_cache_create("thing", 1000)
+    live = [cache.alloc(cpu=cpu) for cpu in (0, 1) for _ in range(200)]
+    for address in live[::3]:
+        cache.free(address)
+    assert not cache.attributes()["slabs_cpu_partial"].startswith("0(0)")
+    cache.set_attribute("cpu_partial", 100)
+    shown = cache.attributes()
+    assert shown["slabs_cpu_partial"].startswith("0(0)")
+    assert (shown["cpu_partial"], shown["cpu_slabs"]) == ("100", "0")
+    cache.set_attribute("min_partial", 1)
+    for address in live[1::3] + live[2::3]:
+        cache.free(address)
+    cache.set_attribute("shrink", 1)
+    assert cache.attributes()["slabs"] == "0"
+    machine.slab.validate()
+    for name, value in (("order", 1), ("shrink", 2), ("min_partial", -1), ("cpu_partial", "x")):
+        with pytest.raises(BadRequestError):
+            cache.set_attribute(name, value)
+    with pytest.raises(BadRequestError, match="1000"):
+        cache.set_attribute("remote_node_defrag_ratio", 1000)
+    old = Machine.build("64MiB", kernel="2.6.24")
+    with pytest.raises(BadRequestError, match="tune"):
+        old.kmem_cache_create("x", 100).set_attribute("min_partial", 1)

@@ -140,6 +140,10 @@ class ObjectAllocator(ABC):
         """Attributes of a cache as /sys/kernel/slab shows them."""
 
     @abstractmethod
+    def set_attribute(self, cache: Cache, name: str, value: int) -> None:
+        """Write an attribute of a cache."""
+
+    @abstractmethod
     def validate(self) -> None:
         """Check every invariant."""
 

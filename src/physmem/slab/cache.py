@@ -171,5 +171,28 @@ class Cache:
         """Attributes by name, as files in /sys/kernel/slab/NAME."""
         return self.allocator.attributes(self)
 
+    def set_attribute(self, name: str, value: int) -> None:
+        """Write an attribute, as into its file in /sys/kernel/slab/NAME.
+
+        SLUB: min_partial, cpu_partial (flushes all CPUs), remote_node_defrag_ratio, shrink. SLAB
+        has none: its arrays are tuned (`physmem.slab.slab.SlabAllocator.tune`).
+
+        Raises
+        ------
+        BadRequestError
+            No such attribute, it cannot be written, or no such value.
+
+        Examples
+        --------
+        >>> from physmem import Machine
+        >>> machine = Machine.build("64MiB")
+        >>> cache = machine.kmem_cache_create("inode", 600)
+        >>> cache.set_attribute("min_partial", 9)
+        >>> cache.attributes()["min_partial"]
+        '9'
+        """
+        self._check()
+        self.allocator.set_attribute(self, name, value)
+
     def __repr__(self) -> str:
         return f"Cache({self.name!r}: {self.geometry})"

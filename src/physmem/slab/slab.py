@@ -267,6 +267,12 @@ class SlabAllocator(KernelCalls):
         """Give back what a cache does not need."""
         return bool(ready(do_shrink)(self._h, cache.number))
 
+    def set_attribute(self, cache: Cache, name: str, value: int) -> None:
+        """Write an attribute of a cache: SLAB has none."""
+        raise BadRequestError(
+            f"cache {cache.name}, {name}: {value}: SLAB has no such attribute; see tune()"
+        )
+
     def _cpu_up(self, cpu: int) -> None:
         cpu_up(self, cpu)
 

@@ -68,6 +68,7 @@ from physmem.slab.slub_view import (
     ksize,
     live_addresses,
     owner_text,
+    set_attribute,
     slab_frames,
     slabinfo_rows,
 )
@@ -289,6 +290,10 @@ class SlubAllocator(KernelCalls):
         for name in cache.names:
             del self.by_name[name]
         cache.barred = DESTROYED
+
+    def set_attribute(self, cache: Cache, name: str, value: int) -> None:
+        """Write an attribute of a cache. Linux: slab_attr_store(), mm/slub.c (6.1)"""
+        set_attribute(self, cache, name, self._whole(name, value))
 
     def _cpu_up(self, cpu: int) -> None:
         """Nothing: a CPU's part of each cache is there from the start."""
