@@ -61,7 +61,13 @@ def _by_kernel(tables, row):
 
 def profile_rules():
     rows = _by_kernel(
-        PROFILES, lambda rule: (f"`{rule.name}`", rule.rule, rule.since, f"`mm/{rule.where}.py`")
+        PROFILES,
+        lambda rule: (
+            f"`{rule.name}`",
+            rule.rule,
+            rule.since,
+            f"`{rule.where if '/' in rule.where else 'mm/' + rule.where}.py`",
+        ),
     )
     return _table(["rule", "what the kernel does", "since", "followed in", "profiles"], rows)
 

@@ -198,7 +198,7 @@ def test_every_frame_comes_back(kind):
     many_lives(kind, 200)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["slub", "slab"])
 def test_every_frame_comes_back_after_10_000_lives(kind):
     many_lives(kind, 10_000)

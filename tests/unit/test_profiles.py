@@ -3,7 +3,8 @@ import importlib
 
 import pytest
 
-from physmem.machine.profiles import PROFILES
+from physmem.machine.profiles import PROFILES, has_feature
+from physmem.slab.slub_config import SLUB_RULES
 
 pytestmark = pytest.mark.pure
 
@@ -14,5 +15,18 @@ def test_a_profile_is_a_table_of_named_and_dated_features(profile):
     assert len(names) == len(set(names)) > 0
     for feature in PROFILES[profile]:
         assert feature.since[0].isdigit()
-        module = importlib.import_module(f"physmem.mm.{feature.where}")
+        where = feature.where if "/" in feature.where else f"mm/{feature.where}"
+        module = importlib.import_module(f"physmem.{where.replace('/', '.')}")
         assert "Linux:" in module.__doc__
+
+
+@pytest.mark.parametrize("kernel", SLUB_RULES)
+def test_rules_of_slub_are_named_and_dated(kernel):
+    features = [rule.feature for rule in SLUB_RULES[kernel]]
+    assert len(features) == len(set(features))
+    for rule in SLUB_RULES[kernel]:
+        assert rule.since[0].isdigit()
+        module = importlib.import_module(f"physmem.slab.{rule.where}")
+        assert "Linux:" in module.__doc__
+    if kernel in PROFILES:
+        assert has_feature(kernel, "slub") != has_feature(kernel, "slab")

@@ -259,3 +259,25 @@ def test_a_copy_goes_its_own_way(machine):
     copied.slab.validate()
     machine.slab.validate()
     assert machine.slabinfo() == copied.slabinfo()
+
+
+@pytest.mark.parametrize(("kernel", "told"), [("6.1", False), ("6.12", True)])
+def test_the_red_zone_of_a_kmalloc_may_begin_at_the_requested_size(kernel, told):
+    machine = Machine.build("64MiB", kernel=kernel)
+    machine.slab_start("slub", debug="FZPU")
+    address = machine.kzalloc(90)
+    assert bytes(machine.object(address, 90)) == bytes(90)
+    machine.object(address, 96)[91:92] = b"!"
+    if told:
+        with pytest.raises(OverrunError, match="0x21 instead of 0xcc") as caught:
+            machine.kfree(address)
+        assert (caught.value.offset, caught.value.cache) == (91, "kmalloc-96")
+        machine.object(address, 96)[91:92] = b"\xcc"
+    machine.kfree(address)
+    # a cache's own objects are whole
+    moved = machine.krealloc(machine.kmalloc(90), 96)
+    machine.object(moved, 96)[:] = bytes(96)
+    machine.kfree(moved)
+    for size in (1, 8, 95, 96, 97, 8192):
+        machine.kfree(machine.kmalloc(size))
+    machine.slab.validate()

@@ -4,6 +4,7 @@
 import ast
 import csv
 import json
+import lzma
 import re
 from pathlib import Path
 
@@ -27,9 +28,12 @@ from physmem.slab.slab_sizes import cpucache_limits, slab_geometry
 from physmem.slab.slub_boot import sizeof_kmem_cache, sizeof_kmem_cache_node
 from physmem.slab.slub_config import SlubConfig
 from physmem.slab.slub_sizes import calculate_order, slub_geometry, up
+from physmem.views.slabinfo import parse_slabinfo, slabinfo
 
 pytestmark = pytest.mark.pure
 VECTORS = Path(__file__).parents[1] / "vectors"
+LINES_OF_KNOWN_SIZE = 964
+"""Of 2,134 lines."""
 FZPU = SLAB_CONSISTENCY_CHECKS | SLAB_RED_ZONE | SLAB_POISON | SLAB_STORE_USER
 
 
@@ -70,33 +74,86 @@ def test_all_235_caches_of_a_running_6_18():
             assert g.align == int(row["align"])
 
 
+def recorded_slabinfo():
+    """Recording, "start" or "end", text of /proc/slabinfo."""
+    with lzma.open(VECTORS / "slabinfo_recordings.txt.xz", "rt") as file:
+        parts = file.read().split("=== ")[1:]
+    for part in parts:
+        head, text = part.split("\n", 1)
+        yield *head.split(), text
+
+
+def recorded_config(name):
+    cpus = 2 if "2nodes" in name else 1
+    i386, arm64 = "i386" in name, "arm64" in name
+    return SlubConfig(
+        kernel=name.split("-")[1], cpus=cpus, nr_node_ids=cpus, word=4 if i386 else 8,
+        line=32 if i386 else 64, kmalloc_minalign=128 if arm64 else 8,
+        freelist_random=True, freelist_hardened=True,
+    )  # fmt: skip
+
+
+HW, RCU, RECLAIM = SLAB_HWCACHE_ALIGN, SLAB_TYPESAFE_BY_RCU, SLAB_RECLAIM_ACCOUNT
+CTOR = 1 << 40
+# object sizes as events of the recording with objects tell them; flags as their creators give them
+KNOWN_6_1 = {
+    "Acpi-Operand": (72, 0), "Acpi-State": (80, 0), "anon_vma": (96, RCU | CTOR),
+    "anon_vma_chain": (64, 0), "cred_jar": (176, HW), "dentry": (192, RECLAIM),
+    "files_cache": (704, HW), "filp": (232, HW), "ftrace_event_field": (56, 0),
+    "inode_cache": (632, RECLAIM | CTOR), "kernfs_node_cache": (128, 0),
+    "lsm_file_cache": (24, 0), "lsm_inode_cache": (32, 0), "mm_struct": (1096, HW),
+    "mnt_cache": (320, HW), "names_cache": (4096, HW), "numa_policy": (272, 0),
+    "pde_opener": (40, 0), "perf_event": (1248, 0), "pid": (128, HW), "proc_dir_entry": (192, 0),
+    "proc_inode_cache": (704, RECLAIM | CTOR), "radix_tree_node": (576, RECLAIM | CTOR),
+    "seq_file": (120, 0), "shared_policy_node": (48, 0), "shmem_inode_cache": (776, CTOR),
+    "sighand_cache": (2080, HW | RCU | CTOR), "signal_cache": (1152, HW), "sigqueue": (80, 0),
+    "skbuff_head_cache": (232, HW), "vm_area_struct": (152, 0), "vmap_area": (64, 0),
+}  # fmt: skip
+
+
 def test_every_line_of_every_recorded_slabinfo():
-    lines = (VECTORS / "slabinfo_recordings.txt").read_text().splitlines()
-    seen = 0
-    for line in lines:
-        if line.startswith("#"):
-            continue
-        head, rest = line.split(": ", 1)
-        kernel, cpus, word = head.split()
-        i386 = word == "4"
-        config = SlubConfig(
-            kernel=kernel, cpus=int(cpus), word=int(word), line=32 if i386 else 64,
-            freelist_random=True, freelist_hardened=True, nr_node_ids=int(cpus),
-        )  # fmt: skip
-        known = {each.name: each for each in kmalloc_classes(config)}
-        for text in rest.split("; "):
-            name, size, objects, pages = text.split()
-            order = calculate_order(config, int(size))
-            assert ((4096 << order) // int(size), 1 << order) == (int(objects), int(pages)), text
-            seen += 1
-            if name in known:
-                g = slub_geometry(config, known[name].size, known[name].align)
-                assert (g.size, g.objects, g.pages) == (int(size), int(objects), int(pages)), text
-            elif name in {"kmem_cache", "kmem_cache_node"} and size != "128":
-                of = sizeof_kmem_cache if name == "kmem_cache" else sizeof_kmem_cache_node
-                g = slub_geometry(config, of(config), 0, SLAB_HWCACHE_ALIGN)
-                assert g.size == int(size), (line[:10], text)
-    assert seen == 642
+    lines = sizes = 0
+    for name, _when, text in recorded_slabinfo():
+        config = recorded_config(name)
+        general = {each.name: each for each in kmalloc_classes(config)}
+        for row in parse_slabinfo(text):
+            order = calculate_order(config, row.objsize)
+            assert (4096 << order) // row.objsize == row.objperslab, (name, row)
+            assert 1 << order == row.pagesperslab, (name, row)
+            lines += 1
+            if row.name in general:
+                each = general[row.name]
+                g = slub_geometry(config, each.size, each.align)
+            elif row.name in {"kmem_cache", "kmem_cache_node"}:
+                of = sizeof_kmem_cache if row.name == "kmem_cache" else sizeof_kmem_cache_node
+                size, natural = of(config), config.kmalloc_minalign
+                if name.startswith("linux-6.1-") and not size & (size - 1):
+                    natural = max(natural, size)
+                g = slub_geometry(config, size, natural, SLAB_HWCACHE_ALIGN)
+            elif row.name in KNOWN_6_1 and name.startswith("linux-6.1-x86_64"):
+                size, flags = KNOWN_6_1[row.name]
+                g = slub_geometry(config, size, 0, flags & (CTOR - 1), ctor=bool(flags & CTOR))
+            else:
+                continue
+            sizes += 1
+            found = (row.objsize, row.objperslab, row.pagesperslab)
+            assert (g.size, g.objects, g.pages) == found, (name, row)
+    assert (lines, sizes) == (2134, LINES_OF_KNOWN_SIZE)
+
+
+def test_recorded_texts_are_printed_as_the_kernel_did():
+    texts = [text for _name, _when, text in recorded_slabinfo()]
+    assert len(texts) == 14
+    for text in texts:
+        assert slabinfo(parse_slabinfo(text)) == text
+
+
+def test_the_general_caches_are_listed_in_the_kernels_order():
+    for name, _when, text in recorded_slabinfo():
+        known = [each.name for each in reversed(kmalloc_classes(recorded_config(name)))]
+        mine = [row.name for row in parse_slabinfo(text)]
+        at = mine.index(known[0])
+        assert mine[at:] == [*known, "kmem_cache_node", "kmem_cache"], name
 
 
 def dump_tuples():

@@ -36,6 +36,25 @@ _Cpus = Annotated[int, typer.Option("--cpus", min=1, help="CPUs of the machine."
 _MaxOrder = Annotated[int, typer.Option("--max-order", min=0, max=10, help="As slub_max_order=.")]
 
 
+def _frame(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number (1234 or 0x4d2)") from None
+
+
+_Pins = Annotated[
+    int | None,
+    typer.Option(
+        "--pins", metavar="PFN", parser=_frame, help="Who pins the pageblock of this frame?"
+    ),
+]
+_Cache = Annotated[
+    str | None,
+    typer.Option("--cache", metavar="NAME", help="Attributes of this cache, as in /sys."),
+]
+
+
 def _driver(file: "Path", allocator: Allocator, kernel: str, cpus: int, max_order: int) -> "Driver":
     """A machine of the recorded size with the chosen allocator, and the events for it."""
     from physmem.machine.machine import Machine
@@ -62,16 +81,25 @@ def slabinfo(
     kernel: _Kernel = "6.1",
     cpus: _Cpus = 1,
     max_order: _MaxOrder = 3,
+    pins: _Pins = None,
+    cache: _Cache = None,
     quiet: Quiet = False,
 ) -> None:
     """Give the recorded objects to a machine of your own and print its /proc/slabinfo.
 
     Other rules, other orders: what would they have wasted, and which blocks would be pinned?
+    FILE may also be a machine that was saved (Machine.save): it is shown as it is.
     """
-    driver = _driver(file, allocator, kernel, cpus, max_order)
-    done = driver.run()
-    print(_text(report, driver.machine), end="")
-    if not quiet:
+    from physmem.machine.store import is_machine
+
+    done = None
+    if is_machine(file):
+        machine = _saved(file)
+    else:
+        driver = _driver(file, allocator, kernel, cpus, max_order)
+        done, machine = driver.run(), driver.machine
+    print(_text(report, machine, pins, cache), end="")
+    if done is not None and not quiet:
         typer.echo(
             f"physmem: {done.allocations:,} allocations, {done.frees:,} frees;"
             f" {done.unknown_frees:,} frees of unknown pointers, {done.repeated:,} frees unseen,"
@@ -80,11 +108,25 @@ def slabinfo(
         )
 
 
-def _text(report: Report, machine: "Machine") -> str:
-    from physmem.slab.owners import pins
-    from physmem.slab.waste import all_waste
-    from physmem.views.slabs import pins_text, waste_text
+def _saved(file: "Path") -> "Machine":
+    from physmem.lib.errors import BadInputError
+    from physmem.machine.machine import open_machine
 
+    machine = open_machine(file)
+    if not machine.slab_runs:
+        raise BadInputError(f"{file}: the slab allocator of this machine was never started")
+    return machine
+
+
+def _text(report: Report, machine: "Machine", pfn: int | None, cache: str | None) -> str:
+    from physmem.slab.owners import block_pins, pins
+    from physmem.slab.waste import all_waste
+    from physmem.views.slabs import attributes_text, block_text, pins_text, waste_text
+
+    if pfn is not None:
+        return block_text(block_pins(machine.slab, pfn))
+    if cache is not None:
+        return attributes_text(machine.slab.cache(cache).attributes())
     if report is Report.WASTE:
         return waste_text(all_waste(machine.slab))
     if report is Report.PINS:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from physmem.lib.errors import BadFreeError, BadRequestError
+from physmem.lib.errors import BadFreeError, BadInputError, BadRequestError, CorruptStateError
 from physmem.lib.jit import ready
 from physmem.machine.buffers import reserve
 from physmem.machine.build import grouping_disabled, plan, setup_sizes
@@ -22,7 +22,7 @@ from physmem.machine.objects import Objects
 from physmem.machine.origin import Origin
 from physmem.machine.profiles import feature_bits
 from physmem.machine.reading import Reading
-from physmem.machine.store import open_tables, save_tables
+from physmem.machine.store import DAMAGE, damaged, open_tables, save_tables
 from physmem.machine.tables import TRACE_EVENTS, build_tables
 from physmem.machine.validate import validate_tables
 from physmem.mm.entry import (
@@ -161,7 +161,7 @@ class Machine(Reading, MachineMemory, Objects):
             self.tables.copy(), self.layout, self.nr_migratetypes, self.origin_now(), ram
         )
         if self._slab is not None:
-            made._slab_adopt(self._slab)
+            made._slab_adopt(self._slab, self._vmalloc)
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -171,12 +171,15 @@ class Machine(Reading, MachineMemory, Objects):
         ------
         OSError
             The file cannot be written.
-        BadRequestError
-            The slab allocator runs: its caches would be lost.
+
+        Notes
+        -----
+        A slab allocator that runs is kept, with all caches and objects. Constructors are functions,
+        which no file holds: set `Cache.ctor` again after opening.
         """
-        if self._slab is not None:
-            raise BadRequestError("a machine whose slab allocator runs cannot be saved; copy() it")
-        save_tables(self.tables, self.layout, path, self.origin_now(), self._ram)
+        save_tables(
+            self.tables, self.layout, path, self.origin_now(), self._ram, self._slab_saved()
+        )
 
     # -- the allocator ----------------------------------------------------------------------------
 
@@ -384,5 +387,13 @@ def open_machine(path: str | os.PathLike[str]) -> Machine:
     BadInputError
         No such file, not a machine, damaged, cut off, or written by a newer physmem.
     """
-    tables, layout, origin, ram = open_tables(path)
-    return Machine(tables, layout, int(tables.zones[0]["isolate_type"]) + 1, origin, ram)
+    tables, layout, origin, ram, slab = open_tables(path)
+    made = Machine(tables, layout, int(tables.zones[0]["isolate_type"]) + 1, origin, ram)
+    if slab is not None:
+        try:
+            made._slab_opened(slab)  # noqa: SLF001 - our own
+        except CorruptStateError as error:
+            raise BadInputError(f"{path}: the slab allocator is damaged ({error})") from None
+        except DAMAGE as error:
+            raise damaged(os.fspath(path), error) from None
+    return made

@@ -10,14 +10,12 @@ from physmem.lib.errors import BadRequestError
 if TYPE_CHECKING:
     from physmem.lib.ram import Ram
     from physmem.machine.layout import Layout
+    from physmem.machine.store import SavedSlab
     from physmem.machine.tables import Tables
     from physmem.slab.allocator import ObjectAllocator
     from physmem.slab.cache import Cache
     from physmem.slab.mempool import Mempool
     from physmem.slab.vmalloc import Vmalloc
-
-SLAB_KERNELS = frozenset({"2.6.24"})
-"""Profiles whose machines have SLAB; all others have SLUB."""
 
 
 class Objects(ABC):
@@ -61,14 +59,15 @@ class Objects(ABC):
         'slub'
         """
         from physmem.machine.buffers import reserve
+        from physmem.machine.profiles import has_feature
         from physmem.slab.start import start
 
         if self._slab is not None:
             raise BadRequestError("the slab allocator runs already: start it before its first use")
         kernel = self.layout.kernel
         if allocator is None:
-            allocator = "slab" if kernel in SLAB_KERNELS else "slub"
-        if allocator == "slub" and kernel not in SLAB_KERNELS:
+            allocator = "slab" if has_feature(kernel, "slab") else "slub"
+        if allocator == "slub" and has_feature(kernel, "slub"):
             options.setdefault("kernel", kernel)
         shape = (self.layout.zone_names, self.layout.cpu_node)
         self._slab = start(allocator, self.tables.memory, self.ram, shape, reserve, options)
@@ -81,7 +80,7 @@ class Objects(ABC):
         slab.keep = self
         self.__dict__.update(kmalloc=slab.kmalloc, kfree=slab.kfree)
 
-    def _slab_adopt(self, slab: "ObjectAllocator") -> None:
+    def _slab_adopt(self, slab: "ObjectAllocator", vmalloc: "Vmalloc | None") -> None:
         """Take over a copy of another machine's allocator; memory and bytes are copied already."""
         from physmem.machine.buffers import copy_sparse, reserve
 
@@ -92,6 +91,36 @@ class Objects(ABC):
 
         self._slab = slab.copy(self.tables.memory, self.ram, duplicate)
         self._slab_bind()
+        if vmalloc is not None:
+            self._vmalloc = vmalloc.copy(self._slab)
+
+    def _slab_saved(self) -> "SavedSlab | None":
+        """The allocator for a file; None: it does not run."""
+        from physmem.slab.saved import save
+
+        if self._slab is None:
+            return None
+        fields, arrays = save(self._slab)
+        if self._vmalloc is not None:
+            fields["vmalloc"] = self._vmalloc.to_list()
+        return fields, arrays
+
+    def _slab_opened(self, saved: "SavedSlab") -> None:
+        """Go on with an allocator from a file."""
+        from physmem.machine.buffers import reserve
+        from physmem.slab.saved import load
+        from physmem.slab.vmalloc import Vmalloc
+
+        fields, arrays = saved
+        self._slab = load(self.tables.memory, self.ram, fields, arrays, reserve)
+        self._slab_bind()
+        if "vmalloc" in fields:
+            self._vmalloc = Vmalloc(self._slab, fields["vmalloc"])
+
+    @property
+    def slab_runs(self) -> bool:
+        """Whether the slab allocator was started."""
+        return self._slab is not None
 
     @property
     def slab(self) -> "ObjectAllocator":

@@ -21,7 +21,7 @@ class Feature:
     rule : what the kernel does
     since : release or commit that brought it; in brackets the stable release that has it, too (a
         stable release alone: the first one of 6.1.y with the rule)
-    where : module of `physmem.mm` that follows it
+    where : module of `physmem` that follows it, of `physmem.mm` if no other layer is named
     bit : `physmem.mm.features` constant that switches it on; 0: all profiles here follow the rule
     """
 
@@ -31,6 +31,9 @@ class Feature:
     where: str
     bit: int = 0
 
+
+_SLUB = Feature("slub", "small memory comes from SLUB", "2.6.22 (81819f0fc828)", "slab/slub")
+_SLAB = Feature("slab", "small memory comes from SLAB", "2.6.24 or earlier", "slab/slab")
 
 _6_1 = (
     Feature(
@@ -97,6 +100,7 @@ _6_1 = (
         features.MANAGED_PAGES,
     ),
     Feature("bulk", "many single frames with one request", "5.13", "page_alloc", features.BULK),
+    _SLUB,
 )
 
 _2_6_24 = (
@@ -190,6 +194,7 @@ _2_6_24 = (
         "page_alloc",
         features.LOCAL_GIVES_UP,
     ),
+    _SLAB,
 )
 
 _BY_NAME = {feature.name: feature for feature in _6_1}
@@ -272,6 +277,7 @@ _6_12 = (
     ),
     Feature("convert-buddy", "a merge of types converts all pageblocks", "6.12.65", "buddy"),
     Feature("decay-chunks", "a decay drains batch by batch", "6.12.67", "pcp"),
+    _SLUB,
 )
 
 PROFILES: dict[str, tuple[Feature, ...]] = {
@@ -304,3 +310,20 @@ def feature_bits(kernel: str) -> int:
     for feature in profile:
         bits |= feature.bit
     return bits
+
+
+def has_feature(kernel: str, name: str) -> bool:
+    """Tell whether a profile follows a rule, by the rule's name.
+
+    Raises
+    ------
+    BadMachineError
+        No such profile.
+
+    Examples
+    --------
+    >>> [has_feature(kernel, "slab") for kernel in ("2.6.24", "6.1", "6.12")]
+    [True, False, False]
+    """
+    feature_bits(kernel)
+    return any(feature.name == name for feature in PROFILES[kernel])

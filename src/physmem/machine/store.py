@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine as one file: a ZIP archive of its tables, of which only the written pages are kept.
 
-    physmem-machine.json   format number, layout; of each table length, record form and parts
+    physmem-machine.json   format number, layout; of each table length, record form and parts;
+                           the slab allocator, if it runs
     <table>.<n>.chunks     numbers of the pages that follow (int64, little endian)
     <table>.<n>.bytes      their bytes
+    ram.<n>.bytes          a written part of the machine's memory
+
+Format 2 is a machine without slab allocator; one with it is format 3, whose tables begin "slab.".
 
 Addresses in the records mean nothing in another process; they are set again when a file is opened.
 What is opened is checked like any machine, so that no list leads a kernel out of its tables.
@@ -16,7 +20,7 @@ import zipfile
 import zlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +39,8 @@ from physmem.mm import mmzone
 from physmem.mm.mmzone import Memory, Page, PerCpuPages, Zone, Zoneref
 
 FORMAT = 2
+WITH_SLAB = 3
+"""Format of a machine whose slab allocator runs: what reads 2 only must refuse it."""
 _HEADER = "physmem-machine.json"
 _RAM_PART = 16 << 20
 _DTYPES: dict[str, Any] = {
@@ -49,11 +55,25 @@ _DTYPES: dict[str, Any] = {
 }
 """Tables in the file; the trace buffer belongs to the process."""
 _ZONE_INDICES = ("zone_normal", "zone_movable", "zone_highmem", "zone_dma32", "zone_dma")
-_DAMAGE = (
+DAMAGE = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error),
     *(LookupError, ValueError, TypeError, ArithmeticError, RuntimeError),
 )
 """What reading a damaged archive or header may end in."""
+
+
+SavedSlab = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+"""A slab allocator as `physmem.slab.saved` gives it: plain data, and arrays by name."""
+
+
+class Opened(NamedTuple):
+    """What a file holds."""
+
+    tables: Tables
+    layout: Layout
+    origin: Origin
+    ram: Ram | None
+    slab: SavedSlab | None
 
 
 def _form(dtype: Any) -> str:
@@ -66,6 +86,7 @@ def save_tables(
     path: str | os.PathLike[str],
     origin: Origin | None = None,
     ram: Ram | None = None,
+    slab: SavedSlab | None = None,
 ) -> None:
     """Write a machine to a file that appears whole or not at all; of `ram` what was written.
 
@@ -79,18 +100,37 @@ def save_tables(
         replace_file(path) as out,
         zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
-        lengths = {}
-        for name, array in arrays.items():
-            parts = 0
-            for numbers, content in written_chunks(array):
-                archive.writestr(f"{name}.{parts}.chunks", numbers.astype("<i8").tobytes())
-                archive.writestr(f"{name}.{parts}.bytes", content.tobytes())
-                parts += 1
-            lengths[name] = [len(array), _form(array.dtype), parts]
+        lengths = {name: _save_array(archive, name, array) for name, array in arrays.items()}
         header = {"format": FORMAT, "layout": asdict(layout), "tables": lengths}
+        if slab is not None:
+            fields, arrays = slab
+            header["format"] = WITH_SLAB
+            header["slab"] = fields
+            header["slab_tables"] = {
+                name: _save_array(archive, f"slab.{name}", array) for name, array in arrays.items()
+            }
         header["origin"] = (origin or Origin()).to_dict()
         header["ram"] = _save_ram(archive, ram) if ram is not None else None
         archive.writestr(_HEADER, json.dumps(header))
+
+
+def is_machine(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file looks like one that `Machine.save` wrote."""
+    try:
+        with zipfile.ZipFile(Path(path)) as archive:
+            return _HEADER in archive.namelist()
+    except DAMAGE:
+        return False
+
+
+def _save_array(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> list[Any]:
+    """Write the parts of a table that were written; its length, form and number of parts."""
+    parts = 0
+    for numbers, content in written_chunks(array):
+        archive.writestr(f"{name}.{parts}.chunks", numbers.astype("<i8").tobytes())
+        archive.writestr(f"{name}.{parts}.bytes", content.tobytes())
+        parts += 1
+    return [len(array), _form(array.dtype), parts]
 
 
 def _save_ram(archive: zipfile.ZipFile, ram: Ram) -> dict[str, Any]:
@@ -118,7 +158,7 @@ def _read_ram(archive: zipfile.ZipFile, header: dict[str, Any] | None, end: int)
     return ram
 
 
-def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout, Origin, Ram | None]:
+def open_tables(path: str | os.PathLike[str]) -> Opened:
     """Read a machine from a file.
 
     Raises
@@ -130,16 +170,17 @@ def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout, Origin, R
     try:
         with zipfile.ZipFile(Path(path)) as archive:
             header = json.loads(archive.read(_HEADER))
-            if header["format"] != FORMAT:
+            if header["format"] not in {FORMAT, WITH_SLAB}:
                 raise BadInputError(
                     f"{source}: machine file of format {header['format']}, this physmem reads "
-                    f"format {FORMAT}; open it with the physmem that wrote it"
+                    f"formats {FORMAT} and {WITH_SLAB}; open it with the physmem that wrote it"
                 )
             layout = _read_layout(header["layout"])
             tables = _read_tables(archive, header["tables"])
             origin = Origin.from_dict(header["origin"])
             frames = int(tables.memory[0]["max_pfn"]) if len(tables.memory) else 0
             ram = _read_ram(archive, header["ram"], frames << layout.page_shift)
+            slab = _read_slab(archive, header) if header["format"] == WITH_SLAB else None
         _check_shape(tables, layout)
         tables.attach()
         validate_tables(tables, layout.zone_names)
@@ -147,10 +188,41 @@ def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout, Origin, R
         raise BadInputError(f"{source}: no such file") from None
     except CorruptStateError as error:
         raise BadInputError(f"{source}: the machine is damaged ({error})") from None
-    except _DAMAGE as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:100]
-        raise BadInputError(f"{source}: no machine file, or damaged ({reason})") from None
-    return tables, layout, origin, ram
+    except DAMAGE as error:
+        raise damaged(source, error) from None
+    return Opened(tables, layout, origin, ram, slab)
+
+
+def damaged(source: str, error: Exception) -> BadInputError:
+    """Error for a file whose contents cannot be."""
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:100]
+    return BadInputError(f"{source}: no machine file, or damaged ({reason})")
+
+
+def _read_slab(archive: zipfile.ZipFile, header: dict[str, Any]) -> SavedSlab:
+    from physmem.slab.saved import DTYPES
+
+    fields, lengths = header["slab"], header["slab_tables"]
+    arrays = {
+        name: _read_array(archive, f"slab.{name}", dtype, lengths[name])
+        for name, dtype in DTYPES[fields["kind"]].items()
+    }
+    return fields, arrays
+
+
+def _read_array(
+    archive: zipfile.ZipFile, name: str, dtype: Any, shape: tuple[int, str, int]
+) -> NDArray[Any]:
+    count, form, parts = shape
+    if form != _form(dtype):
+        raise ValueError(f"the records of {name} have another form")
+    if not 0 <= count <= 1 << 32:
+        raise ValueError(f"{count} records of {name}")
+    array = reserve(count, dtype)
+    for part in range(parts):
+        numbers = np.frombuffer(archive.read(f"{name}.{part}.chunks"), "<i8").astype(np.int64)
+        load_chunks(array, numbers, archive.read(f"{name}.{part}.bytes"))
+    return array
 
 
 def _read_layout(fields: dict[str, Any]) -> Layout:
@@ -172,17 +244,9 @@ def _read_layout(fields: dict[str, Any]) -> Layout:
 
 
 def _read_tables(archive: zipfile.ZipFile, lengths: dict[str, Any]) -> Tables:
-    made: dict[str, NDArray[Any]] = {}
-    for name, dtype in _DTYPES.items():
-        count, form, parts = lengths[name]
-        if form != _form(dtype):
-            raise ValueError(f"the records of {name} have another form")
-        if not 0 <= count <= 1 << 32:
-            raise ValueError(f"{count} records of {name}")
-        array = made[name] = reserve(count, dtype)
-        for part in range(parts):
-            numbers = np.frombuffer(archive.read(f"{name}.{part}.chunks"), "<i8").astype(np.int64)
-            load_chunks(array, numbers, archive.read(f"{name}.{part}.bytes"))
+    made = {
+        name: _read_array(archive, name, dtype, lengths[name]) for name, dtype in _DTYPES.items()
+    }
     return Tables(**made, trace=reserve(0, np.int64))
 
 

@@ -11,13 +11,17 @@ one of its objects, by kmalloc's size and flags, or by callers that other slabs 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from physmem.mm.gfp import __GFP_ACCOUNT, __GFP_DMA, __GFP_RECLAIMABLE
 from physmem.slab.direct_map import DIRECT_MAPS
-from physmem.slab.slub_config import SLUB_FEATURES, SlubConfig
+from physmem.slab.flags import DEBUG_FLAGS
+from physmem.slab.slub_config import SLUB_RULES, SlubConfig
+from physmem.slab.slub_merge import debug_flags
 from physmem.slab.slub_sizes import SlubGeometry, slub_geometry
 from physmem.trace.capture import Capture
 from physmem.trace.events import Kind
+from physmem.trace.profile import DEFAULT_PROFILE
 
 RECLAIMABLE = __GFP_RECLAIMABLE
 ACCOUNT = __GFP_ACCOUNT
@@ -38,6 +42,7 @@ class SlabLife:
     ----------
     head, order, size : first frame, order, stride
     row : of the mm_page_alloc that made it; -1: before the recording
+    pad : bytes in front of each object
     cache : name
     """
 
@@ -45,6 +50,7 @@ class SlabLife:
     order: int
     size: int
     row: int = -1
+    pad: int = 0
     cache: str = ""
     names: Counter[int] = field(default_factory=Counter)
     callers: set[int] = field(default_factory=set)
@@ -65,15 +71,58 @@ class ObjectRows:
     lives: list[SlabLife]
     inconsistent: list[tuple[int, str]]
     geometries: dict[int, SlubGeometry]
+    config: SlubConfig
+
+    def checked(self, name: str) -> bool:
+        """Tell whether a cache is a debug cache, by the kernel's command line."""
+        return bool(debug_flags(self.config, name, 8, 0) & DEBUG_FLAGS)
 
 
 def config_of(capture: Capture) -> SlubConfig:
     """SLUB of the recorded kernel."""
     machine = capture.info.machine
-    kernel = machine.profile if machine.profile in SLUB_FEATURES else "6.1"
+    kernel = machine.profile if machine.profile in SLUB_RULES else DEFAULT_PROFILE
     word = DIRECT_MAPS[machine.arch].word if machine.arch in DIRECT_MAPS else 8
     shift = machine.page_size.bit_length() - 1
-    return SlubConfig(kernel=kernel, cpus=machine.nr_cpus, word=word, page_shift=shift)
+    return SlubConfig(
+        kernel=kernel,
+        cpus=machine.nr_cpus,
+        nr_node_ids=machine.nr_nodes,
+        word=word,
+        page_shift=shift,
+        **slab_options(machine.cmdline),
+    )
+
+
+def slab_options(cmdline: str) -> dict[str, Any]:
+    """Fields of `SlubConfig` that a kernel's command line sets.
+
+    Examples
+    --------
+    >>> slab_options("quiet slub_max_order=1 slab_debug=FZ,dentry slub_min_objects=x")
+    {'max_order': 1, 'debug': 'FZ,dentry'}
+
+    Linux: setup_slub_max_order() and its like, setup_slub_debug(), mm/slub.c (6.1, 6.12)
+    """
+    found: dict[str, Any] = {}
+    for word in cmdline.split():
+        name, _, value = word.partition("=")
+        if name.removeprefix("slub_").removeprefix("slab_") == name:
+            continue
+        option = name[5:]
+        if option in {"min_order", "max_order", "min_objects"} and value.isdecimal():
+            found[option] = min(int(value), 10) if option != "min_objects" else int(value)
+        elif option == "debug":
+            found["debug"] = value
+        elif option == "nomerge":
+            found["merge"] = False
+    least, most = found.get("min_order", 0), found.get("max_order", 3)
+    if least > most:
+        # what comes later moves the other bound
+        found["min_order" if "max_order" in found else "max_order"] = (
+            most if "max_order" in found else least
+        )
+    return found
 
 
 def page_offset_of(capture: Capture) -> int:
@@ -136,7 +185,9 @@ class _Finder:
         if slab is None:
             head, order, row = self.blocks.get(pfn, (pfn >> g.order << g.order, g.order, -1))
             slab = len(self.lives)
-            self.lives.append(SlabLife(head, order, size, row))
+            begin = (pointer & ((1 << 64) - 1)) - self.base - (head << self.shift)
+            pad = begin % size if self.config.debug is not None else 0  # left red zone
+            self.lives.append(SlabLife(head, order, size, row, pad))
             for frame in range(head, head + (1 << order)):
                 self.now[frame] = slab
         life = self.lives[slab]
@@ -144,7 +195,7 @@ class _Finder:
         place, rest = divmod(offset, size)
         if life.size != size:
             self.inconsistent.append((line, f"stride {size} in a slab of {life.size}"))
-        elif rest or not 0 <= place < g.objects:
+        elif rest != life.pad or not 0 <= place < g.objects:
             self.inconsistent.append((line, f"byte {offset} of a slab of {size}"))
         elif life.order not in {g.order, g.min_order}:
             self.inconsistent.append((line, f"order {life.order} instead of {g.order}"))
@@ -186,7 +237,7 @@ def find_slabs(capture: Capture) -> ObjectRows:
             if slab == UNKNOWN and frame in finder.blocks:
                 found[row] = LARGE
     _name(finder.lives, events.sites)
-    return ObjectRows(found, finder.lives, finder.inconsistent, finder.geometries)
+    return ObjectRows(found, finder.lives, finder.inconsistent, finder.geometries, finder.config)
 
 
 def _kmalloc_kind(gfp: int) -> str:
@@ -199,19 +250,20 @@ def _kmalloc_kind(gfp: int) -> str:
 
 def _name(lives: list[SlabLife], sites: list[str]) -> None:
     """Name every slab's cache."""
-    by_caller: dict[int, Counter[int]] = {}
+    by_caller: dict[tuple[int, int], Counter[int]] = {}
     for life in lives:
         for caller in life.callers:
-            by_caller.setdefault(caller, Counter()).update(life.names)
+            by_caller.setdefault((caller, life.size), Counter()).update(life.names)
     for life in lives:
         if life.names:
             life.cache = sites[life.names.most_common(1)[0][0]]
         elif life.kinds:
-            life.cache = f"{min(life.kinds)}-{life.size}"
+            size = f"{life.size >> 10}k" if life.size >= 1024 else f"{life.size}"
+            life.cache = f"{min(life.kinds)}-{size}"
         else:
             votes: Counter[int] = Counter()
             for caller in life.callers:
-                votes.update(by_caller[caller])
+                votes.update(by_caller[caller, life.size])
             life.cache = sites[votes.most_common(1)[0][0]] if votes else f"of {life.size} bytes"
 
 

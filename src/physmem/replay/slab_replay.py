@@ -10,15 +10,17 @@ from typing import Any
 
 from physmem.lib.errors import BadCaptureError
 from physmem.replay.slab_model import NEW, CacheModel
-from physmem.replay.slab_objects import FAILED, LARGE, UNKNOWN, find_slabs
+from physmem.replay.slab_objects import FAILED, LARGE, UNKNOWN, config_of, find_slabs
+from physmem.slab.slub_config import SlubFeature
 from physmem.trace.capture import Capture
 from physmem.trace.events import Kind
 
-NOT_KNOWN = "the cache's state is not known yet: no new slab was seen since the recording began"
+NOT_KNOWN = "the cache's state is not known: no new slab was seen since the recording began"
 UNSEEN_FREE = "an object was freed without an event (in bulk, or later through RCU)"
 UNSEEN_ALLOC = "an object was allocated without an event (in bulk)"
+CHANCE = "the kernel leaves other nodes out by chance (get_any_partial)"
 OTHER = "not explained"
-_CAUSES = (NOT_KNOWN, UNSEEN_FREE, UNSEEN_ALLOC, OTHER)
+_CAUSES = (NOT_KNOWN, UNSEEN_FREE, UNSEEN_ALLOC, CHANCE, OTHER)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class SlabResult:
     large : served by the page allocator
     inconsistent : objects that do not fit the geometry of their slab, as text
     allocations, exact : objects of slabs; those whose slab (frame) was predicted
-    known, known_exact : the same over caches whose state is known
+    known, known_exact : the same over caches whose state is known at that moment
     slabs_made, slabs_made_exact : slab-page allocations; those predicted at that event
     slabs_ended, slabs_ended_exact : slab-page frees; those predicted at that event
     slabs_unknown : of slabs made and ended: of caches whose state is not known
@@ -98,9 +100,20 @@ class _Replay:
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
         self.found = find_slabs(capture)
-        self.models: dict[str, CacheModel] = {}
+        machine = capture.info.machine
+        config = config_of(capture)
+        self.lone = bool(config.features & SlubFeature.PARTIAL_UNFROZEN)
+        self.debug = config.debug
+        last = int(capture.events.cpu.max(initial=0))
+        nodes = [*machine.cpu_node, *([0] * (last + 1))]
+        self.cpu_node = nodes[: max(last + 1, machine.nr_cpus)]
+        self.bounds = sorted(
+            (zone.start, zone.end, zone.node) for zone in machine.zones if zone.spanned
+        )
+        self.models: dict[tuple[str, int], CacheModel] = {}
         self.counts: dict[str, Counter[str]] = {}
         self.live: dict[int, int] = {}  # pointer -> slab
+        self.held: Counter[int] = Counter()  # slab -> objects seen allocated and not freed
         self.unseen: dict[str, str] = {}  # cache -> what no event told
         self.made: set[int] = set()
         self.ending: dict[int, int] = {}  # slab -> pid
@@ -111,9 +124,21 @@ class _Replay:
 
     def model(self, name: str, size: int) -> CacheModel:
         """Model of a cache."""
-        if name not in self.models:
-            self.models[name] = CacheModel(self.found.geometries[size])
-        return self.models[name]
+        if (name, size) not in self.models:
+            geometry = self.found.geometries[size]
+            self.models[name, size] = CacheModel(
+                geometry,
+                self.cpu_node,
+                self.node_of,
+                lone=self.lone,
+                checked=self.found.checked(name),
+            )
+        return self.models[name, size]
+
+    def node_of(self, slab: int) -> int:
+        """Node of a slab."""
+        head = self.found.lives[slab].head
+        return next((node for start, end, node in self.bounds if start <= head < end), 0)
 
     def count(self, name: str, what: str) -> None:
         """Count while between the states."""
@@ -125,79 +150,97 @@ class _Replay:
         """Count a cause."""
         self.count(name, cause or self.unseen.get(name, OTHER))
 
-    def alloc(self, slab: int, pointer: int) -> None:
+    def alloc(self, slab: int, pointer: int, cpu: int) -> None:
         """An object was allocated."""
         life = self.found.lives[slab]
         name = life.cache
         model = self.model(name, life.size)
         new = life.row >= 0 and slab not in self.made
         self.made.add(slab)
-        if pointer in self.live:
+        before = self.live.get(pointer)
+        if before is not None:
             self.unseen[name] = UNSEEN_FREE
+            self.held[before] -= 1
         self.live[pointer] = slab
+        self.held[slab] += 1
         self.count(name, "allocations")
+        certain = model.certain
+        predicted = model.alloc(cpu)
+        right = (predicted == NEW and certain) if new else predicted == slab
+        if certain:
+            self.count(name, "known")
+        if right:
+            self.count(name, "exact")
+            self.count(name, "known exact" if certain else "guessed")
+        else:
+            elsewhere = predicted != NEW and self.node_of(predicted) != self.cpu_node[cpu]
+            unknown = NOT_KNOWN if not certain and name not in self.unseen else None
+            self.missed(name, CHANCE if new and certain and elsewhere else unknown)
         if new:
             self.count(name, "made")
-        if not model.known:
-            self.missed(name, None if name in self.unseen else NOT_KNOWN)
-            if new:
+            if not certain:
                 self.count(name, "slab unknown")
-                model.new_slab(slab)
-            return
-        self.count(name, "known")
-        predicted = model.alloc()
-        if new:
-            if predicted == NEW:
+            elif right:
                 self.count(name, "made exact")
-                self.count(name, "exact")
-            else:
-                self.missed(name)
-            model.new_slab(slab)
-        elif predicted == slab:
-            self.count(name, "exact")
+            model.new_slab(cpu, slab)
+        elif right:
+            model.agreed(cpu)
         else:
-            self.missed(name)
-            self.extra += self.counting and predicted == NEW
-            model.forget()
+            self.extra += self.counting and certain and predicted == NEW
+            model.resync(cpu, slab, model.objects - self.held[slab])
 
-    def free(self, slab: int, pointer: int, pid: int) -> None:
+    def free(self, slab: int, pointer: int, cpu: int, pid: int) -> None:
         """An object was freed."""
         life = self.found.lives[slab]
         model = self.model(life.cache, life.size)
-        if self.live.pop(pointer, None) is None and life.row >= 0 and model.known:
+        if self.live.pop(pointer, None) is not None:
+            self.held[slab] -= 1
+        elif life.row >= 0 and model.certain:
             self.unseen[life.cache] = UNSEEN_ALLOC
-        if model.known:
-            for ended in model.release(slab):
+        certain = model.certain
+        for ended in model.release(slab, cpu):
+            if certain:
                 self.ending[ended] = pid
 
     def slab_end(self, slab: int, pid: int) -> None:
         """The frames of a slab were freed."""
         life = self.found.lives[slab]
+        model = self.model(life.cache, life.size)
         self.count(life.cache, "ended")
+        self.held.pop(slab, None)
         predicted = self.ending.pop(slab, None)
         if predicted == pid:
             self.count(life.cache, "ended exact")
-        elif self.model(life.cache, life.size).known:
-            self.missed(life.cache)
-            self.models[life.cache].lost(slab)
-        else:
+            return
+        certain = model.certain
+        if not certain:
             self.count(life.cache, "slab unknown")
-            self.missed(life.cache, NOT_KNOWN)
+        self.missed(life.cache, None if certain or life.cache in self.unseen else NOT_KNOWN)
+        model.lost(slab)
 
     def settle(self, pid: int) -> None:
         """A task's next event: what should have ended by then has not."""
         for slab in [slab for slab, by in self.ending.items() if by == pid]:
             del self.ending[slab]
             self.extra += self.counting
-            self.models[self.found.lives[slab].cache].forget()
+            life = self.found.lives[slab]
+            model = self.model(life.cache, life.size)
+            for cpu in range(len(self.cpu_node)):
+                model.doubt(cpu)
 
     def run(self) -> SlabResult:
         """Go through all rows."""
         events, info = self.capture.events, self.capture.info
         first = info.state0_row or 0
         last = len(events) if info.state1_row is None else info.state1_row
-        columns = zip(events.kind.tolist(), events.pfn.tolist(), events.pid.tolist(), strict=True)
-        for row, (kind, pointer, pid) in enumerate(columns):
+        columns = zip(
+            events.kind.tolist(),
+            events.pfn.tolist(),
+            events.pid.tolist(),
+            events.cpu.tolist(),
+            strict=True,
+        )
+        for row, (kind, pointer, pid, cpu) in enumerate(columns):
             self.counting = first <= row < last
             slab = self.found.slab[row]
             if kind >= Kind.KMALLOC:
@@ -211,9 +254,9 @@ class _Replay:
                 elif slab is None or slab == FAILED:
                     continue
                 elif kind in {Kind.KMALLOC, Kind.CACHE_ALLOC}:
-                    self.alloc(slab, pointer)
+                    self.alloc(slab, pointer, cpu)
                 else:
-                    self.free(slab, pointer, pid)
+                    self.free(slab, pointer, cpu, pid)
             elif kind == Kind.FREE and slab is not None:
                 self.slab_end(slab, pid)
         return self._result(first, last)
@@ -236,7 +279,7 @@ class _Replay:
             allocations=total["allocations"],
             exact=total["exact"],
             known=total["known"],
-            known_exact=total["exact"],
+            known_exact=total["known exact"],
             slabs_made=total["made"],
             slabs_made_exact=total["made exact"],
             slabs_ended=total["ended"],
@@ -267,9 +310,10 @@ class _Replay:
     def _notes(self) -> list[str]:
         notes = []
         info = self.capture.info
-        if info.machine.nr_cpus > 1:
+        if len(self.cpu_node) > 1:
             notes.append(
-                f"{info.machine.nr_cpus} CPUs: what other CPUs hold is not followed, expect misses"
+                f"{len(self.cpu_node)} CPUs: where two work on one cache at the same time, the"
+                " order of the lines may not be the order of the locks"
             )
         if self.total["objects"] and self.total["unknown"] * 2 > self.total["objects"]:
             notes.append(

@@ -57,6 +57,9 @@ class ObjectAllocator(ABC):
         self.users: list[str] = [""]
         self.nr_cpus = int(memory[0]["nr_cpus"])
         self.nr_nodes = int(memory[0]["zonelist_len"]) // int(memory[0]["nr_zones"])
+        self.fast_cpus = self.nr_cpus
+        """CPUs below this number need no further check; 0 while some are offline."""
+        self.online = list(range(self.nr_cpus))
         self.gfp_known: dict[Hashable, int] = {}
         self._h = 0
         self.by_name: dict[str, Cache] = {}
@@ -137,6 +140,10 @@ class ObjectAllocator(ABC):
         """Attributes of a cache as /sys/kernel/slab shows them."""
 
     @abstractmethod
+    def set_attribute(self, cache: Cache, name: str, value: int) -> None:
+        """Write an attribute of a cache."""
+
+    @abstractmethod
     def validate(self) -> None:
         """Check every invariant."""
 
@@ -149,6 +156,7 @@ class ObjectAllocator(ABC):
         made.memory, made.ram = memory, ram
         made.caches = []
         made.users = list(self.users)
+        made.online = list(self.online)
         for cache in self.caches:
             twin = copy(cache)
             twin.allocator = made
@@ -224,6 +232,57 @@ class ObjectAllocator(ABC):
     def _set_user(self, number: int) -> int:
         """Set the number of the user; the one before."""
 
+    # -- CPUs -------------------------------------------------------------------------------------
+
+    def cpu_down(self, cpu: int) -> None:
+        """A CPU goes offline: what it held goes back to the nodes.
+
+        Raises
+        ------
+        BadRequestError
+            No such CPU, offline already, or the first, which always stays.
+
+        Examples
+        --------
+        >>> from physmem import Machine
+        >>> slab = Machine.build("64MiB", cpus=2).slab
+        >>> slab.cpu_down(1)
+        >>> slab.online
+        [0]
+        >>> slab.cpu_up(1)
+
+        Linux: slub_cpu_dead(), mm/slub.c (6.1); cpuup_callback(), mm/slab.c (2.6.24)
+        """
+        number = self.check_cpu(cpu)
+        if number == 0:
+            raise BadRequestError("cpu 0: the first CPU stays online")
+        self._cpu_dead(number)
+        self.online = [each for each in self.online if each != number]
+        self.fast_cpus = 0
+
+    def cpu_up(self, cpu: int) -> None:
+        """A CPU comes back.
+
+        Raises
+        ------
+        BadRequestError
+            No such CPU, or online already.
+        """
+        number = self._whole("cpu", cpu)
+        if not 0 <= number < self.nr_cpus or number in self.online:
+            raise BadRequestError(f"cpu {number}: not an offline cpu of this machine")
+        self._cpu_up(number)
+        self.online = sorted({*self.online, number})
+        self.fast_cpus = self.nr_cpus if len(self.online) == self.nr_cpus else 0
+
+    @abstractmethod
+    def _cpu_up(self, cpu: int) -> None:
+        """Prepare what a CPU needs."""
+
+    @abstractmethod
+    def _cpu_dead(self, cpu: int) -> None:
+        """Take back what a CPU held."""
+
     # -- arguments --------------------------------------------------------------------------------
 
     def paddr(self, address: int) -> int:
@@ -251,6 +310,8 @@ class ObjectAllocator(ABC):
         number = self._whole("cpu", cpu)
         if not 0 <= number < self.nr_cpus:
             raise BadRequestError(f"cpu {number}: this machine has cpus 0 .. {self.nr_cpus - 1}")
+        if number not in self.online:
+            raise BadRequestError(f"cpu {number}: it is offline; call slab.cpu_up({number})")
         return number
 
     def _whole(self, what: str, value: Any) -> int:

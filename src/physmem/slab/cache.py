@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from physmem.slab.allocator import ObjectAllocator
 
 
+DESTROYED = "it was destroyed"
+
+
 class Cache:
     """One `kmem_cache`; made by `Machine.kmem_cache_create`.
 
@@ -33,8 +36,9 @@ class Cache:
         self.geometry = geometry
         self.flags = flags
         self.refcount = 1
-        self.ctor: Callable[[memoryview], None] | None = None
-        self.destroyed = False
+        self._ctor: Callable[[memoryview], None] | None = None
+        self.barred = ""
+        """Why there are no objects any more, or not yet; empty: there are."""
         self.parts: dict[str, list[int]] = {}
         """Objects that the allocator itself holds for this cache, by what they are."""
 
@@ -48,9 +52,28 @@ class Cache:
         """Bytes from one object to the next."""
         return int(self.allocator.attributes(self)["slab_size"])
 
+    @property
+    def ctor(self) -> Callable[[memoryview], None] | None:
+        """Constructor: called with the bytes of every object of a new slab.
+
+        It can be set where a machine was opened from a file, which cannot hold it.
+        """
+        return self._ctor
+
+    @ctor.setter
+    def ctor(self, ctor: Callable[[memoryview], None] | None) -> None:
+        if ctor is not None and not self.destroyed:
+            self.barred = ""
+        self._ctor = ctor
+
+    @property
+    def destroyed(self) -> bool:
+        """The cache was ended."""
+        return self.barred == DESTROYED
+
     def _check(self) -> None:
-        if self.destroyed:
-            raise BadRequestError(f"cache {self.name}: it was destroyed")
+        if self.barred:
+            raise BadRequestError(f"cache {self.name}: {self.barred}")
 
     def alloc(self, gfp: str | int = "GFP_KERNEL", *, cpu: int = 0, node: int | None = None) -> int:
         """Address of an object.
@@ -64,14 +87,14 @@ class Cache:
         BadRequestError
             No such flag, CPU or node, or the cache was destroyed.
         """
-        if self.destroyed:
+        if self.barred:
             self._check()
         owner = self.allocator
         bits = owner.gfp_known.get(gfp)
         if bits is None:
             bits = owner.bits(gfp)
         nid = NONE if node is None else owner.nid(node)
-        if cpu.__class__ is not int or not 0 <= cpu < owner.nr_cpus:
+        if cpu.__class__ is not int or not 0 <= cpu < owner.fast_cpus:
             cpu = owner.check_cpu(cpu)
         address = owner.alloc(self, bits, nid, cpu)
         if not address:
@@ -90,7 +113,7 @@ class Cache:
         """
         if self.destroyed:
             self._check()
-        if cpu.__class__ is not int or not 0 <= cpu < self.allocator.nr_cpus:
+        if cpu.__class__ is not int or not 0 <= cpu < self.allocator.fast_cpus:
             cpu = self.allocator.check_cpu(cpu)
         self.allocator.free(self, address, cpu)
 
@@ -147,6 +170,29 @@ class Cache:
     def attributes(self) -> dict[str, str]:
         """Attributes by name, as files in /sys/kernel/slab/NAME."""
         return self.allocator.attributes(self)
+
+    def set_attribute(self, name: str, value: int) -> None:
+        """Write an attribute, as into its file in /sys/kernel/slab/NAME.
+
+        SLUB: min_partial, cpu_partial (flushes all CPUs), remote_node_defrag_ratio, shrink. SLAB
+        has none: its arrays are tuned (`physmem.slab.slab.SlabAllocator.tune`).
+
+        Raises
+        ------
+        BadRequestError
+            No such attribute, it cannot be written, or no such value.
+
+        Examples
+        --------
+        >>> from physmem import Machine
+        >>> machine = Machine.build("64MiB")
+        >>> cache = machine.kmem_cache_create("inode", 600)
+        >>> cache.set_attribute("min_partial", 9)
+        >>> cache.attributes()["min_partial"]
+        '9'
+        """
+        self._check()
+        self.allocator.set_attribute(self, name, value)
 
     def __repr__(self) -> str:
         return f"Cache({self.name!r}: {self.geometry})"

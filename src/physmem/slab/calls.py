@@ -73,7 +73,7 @@ class KernelCalls(ObjectAllocator):
         if bits is None:
             bits = self.bits(gfp)
         nid = NONE if node is None else self.nid(node)
-        if not size.__class__ is cpu.__class__ is int or not 0 <= cpu < self.nr_cpus:
+        if not size.__class__ is cpu.__class__ is int or not 0 <= cpu < self.fast_cpus:
             size, cpu = self._whole("size", size), self.check_cpu(cpu)
         if size >> 40:
             size = -1 if size < 0 else self.kmalloc_max + 1
@@ -87,7 +87,7 @@ class KernelCalls(ObjectAllocator):
 
     def kfree(self, address: int, *, cpu: int = 0) -> None:
         """Free what kmalloc or a cache gave."""
-        if not address.__class__ is cpu.__class__ is int or not 0 <= cpu < self.nr_cpus:
+        if not address.__class__ is cpu.__class__ is int or not 0 <= cpu < self.fast_cpus:
             address, cpu = self._whole("address", address), self.check_cpu(cpu)
         at = address - (1 << 64) if address > _LARGEST_SIGNED else address
         if not -_LARGEST_SIGNED <= at <= _LARGEST_SIGNED:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the kernel sees physical memory: the direct map of each architecture.
+"""What an architecture decides: where the kernel sees physical memory, words, alignments.
 
 Linux: PAGE_OFFSET, arch/*/include/asm/page*.h (6.1); addresses are those of a kernel without KASLR
 """
@@ -9,16 +9,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DirectMap:
-    """Address of physical address 0 in the direct map, and bytes of a pointer."""
+    """What an architecture decides about objects.
+
+    Attributes
+    ----------
+    page_offset : address of physical address 0 in the direct map
+    word : bytes of a pointer
+    dma_minalign : alignment of what devices may read and write, bytes
+    """
 
     page_offset: int
     word: int
+    dma_minalign: int = 8
 
 
 DIRECT_MAPS = {
     "x86_64": DirectMap(0xFFFF888000000000, 8),
     "i386": DirectMap(0xC0000000, 4),
-    "arm64": DirectMap(0xFFFF000000000000 - 0x40000000, 8),  # PAGE_OFFSET is the start of RAM
+    "arm64": DirectMap(0xFFFF000000000000 - 0x40000000, 8, 128),  # PAGE_OFFSET: start of RAM
     "riscv64": DirectMap(0xFFFFAF8000000000 - 0x80000000, 8),  # the same
 }
 

@@ -30,7 +30,7 @@ from physmem.slab.allocator import (
     Reserve,
     signed,
 )
-from physmem.slab.cache import Cache
+from physmem.slab.cache import DESTROYED, Cache
 from physmem.slab.calls import KernelCalls
 from physmem.slab.flags import SLAB_CACHE_DMA, parse_flags
 from physmem.slab.nodes import cpu_nodes, node_of, nodes_with_memory
@@ -49,6 +49,7 @@ from physmem.slab.slab_entry import (
     do_shrink,
     do_why_not,
 )
+from physmem.slab.slab_hotplug import cpu_dead, cpu_up
 from physmem.slab.slab_sizes import SlabGeometry, slab_geometry
 from physmem.slab.slab_state import MAX_CACHES, fill_cache, make_tables
 from physmem.slab.slab_tune import enable_cpucache, tune
@@ -90,17 +91,16 @@ class SlabAllocator(KernelCalls):
         super().__init__(memory, ram, page_offset, config.page_shift)
         self.config = config
         self.tables = make_tables(memory, ram, config, page_offset, reserve)
-        self.nr_nodes = self.tables.shape[1]
-        self.online = list(range(config.cpus))
-        self.nodes = nodes_with_memory(memory) if config.numa else [0]
-        self.use_alien = config.numa and config.use_alien_caches and config.nr_node_ids > 1
-        self.statistics = config.debug
+        self._find_shape()
         self.free_numbers: list[int] = []
-        self._next_number = 0
+        self.next_number = 0
         self.started = False
         self.bind()
         start_slab(self)
         self.started = True
+        for cpu in range(1, config.cpus):
+            cpu_up(self, cpu)
+        self._find_shape()
 
     def bind(self) -> None:
         """Find the compiled kernels, and where the record lies."""
@@ -115,12 +115,28 @@ class SlabAllocator(KernelCalls):
         made = copy(self)
         self._copy_caches(made, memory, ram)
         made.free_numbers = list(self.free_numbers)
-        made.online = list(self.online)
         made.cache_cache = made.cache("kmem_cache")
         made.tables = self.tables.copy(duplicate)
         made.tables.attach(memory, ram)
         made.bind()
         return made
+
+    def resume(self) -> None:
+        """Go on after `physmem.slab.saved.load` has put everything in place."""
+        self.cache_cache = self.cache("kmem_cache")
+        self._find_shape()
+        self.started = True
+        self.bind()
+
+    def _find_shape(self) -> None:
+        """Which nodes and CPUs there are."""
+        config = self.config
+        self.nr_nodes = self.tables.shape[1]
+        self.online = np.flatnonzero(self.tables.cpu_online).tolist()
+        self.fast_cpus = self.nr_cpus if len(self.online) == self.nr_cpus else 0
+        self.nodes = nodes_with_memory(self.memory) if config.numa else [0]
+        self.use_alien = config.numa and config.use_alien_caches and config.nr_node_ids > 1
+        self.statistics = config.debug
 
     # -- what SLAB needs for itself ---------------------------------------------------------------
 
@@ -134,6 +150,10 @@ class SlabAllocator(KernelCalls):
         if not self.config.numa:
             return 0
         return int(cpu_nodes(self.memory)[cpu])
+
+    def online_of(self, nid: int) -> int:
+        """CPUs of a node that are online."""
+        return sum(1 for cpu in self.online if self.cpu_node(cpu) == nid)
 
     def internal_kmalloc(self, size: int, *, nid: int = NONE, zero: bool = False) -> int:
         """Memory for SLAB itself."""
@@ -163,9 +183,9 @@ class SlabAllocator(KernelCalls):
         """A cache record with its geometry, not yet to be found."""
         if self.free_numbers:
             number = self.free_numbers.pop()
-        elif self._next_number < MAX_CACHES:
-            number = self._next_number
-            self._next_number += 1
+        elif self.next_number < MAX_CACHES:
+            number = self.next_number
+            self.next_number += 1
         else:
             raise BadRequestError(f"cache {name}: {MAX_CACHES} caches are the most there can be")
         slabp = NONE
@@ -241,11 +261,23 @@ class SlabAllocator(KernelCalls):
         self.tables.slab_caches[cache.number]["live"] = 0
         self.free_numbers.append(cache.number)
         del self.by_name[cache.name]
-        cache.destroyed = True
+        cache.barred = DESTROYED
 
     def shrink(self, cache: Cache) -> bool:
         """Give back what a cache does not need."""
         return bool(ready(do_shrink)(self._h, cache.number))
+
+    def set_attribute(self, cache: Cache, name: str, value: int) -> None:
+        """Write an attribute of a cache: SLAB has none."""
+        raise BadRequestError(
+            f"cache {cache.name}, {name}: {value}: SLAB has no such attribute; see tune()"
+        )
+
+    def _cpu_up(self, cpu: int) -> None:
+        cpu_up(self, cpu)
+
+    def _cpu_dead(self, cpu: int) -> None:
+        cpu_dead(self, cpu)
 
     def tune(self, cache: Cache, limit: int, batchcount: int, sharedfactor: int) -> None:
         """Change the arrays of a cache, as a write to /proc/slabinfo does.

@@ -19,7 +19,13 @@ from physmem.slab.slab_debug import (
     check_alloc,
     check_free,
 )
-from physmem.slab.slab_free import cache_free, free_block, return_object, slab_destroy
+from physmem.slab.slab_free import (
+    cache_free,
+    drain_alien,
+    free_block,
+    return_object,
+    slab_destroy,
+)
 from physmem.slab.slab_object import (
     fill,
     frame_of,
@@ -238,6 +244,17 @@ def do_drain_shared(h: int, number: int, nid: int) -> None:
     if len(l3.shared):
         free_block(m, c, l3.shared[0], l3.shared[0].avail, nid, 0)
         l3.shared[0].avail = 0
+
+
+@kernel
+def do_drain_alien(h: int, number: int, nid: int) -> None:
+    """Empty a node's arrays for objects of other nodes."""
+    m = slab_at(h)
+    c = m.slab_caches[number]
+    l3 = c.nodelists[nid]
+    for other in range(len(l3.alien)):
+        if l3.alien[other].avail > 0:
+            drain_alien(m, c, l3.alien[other], other, 0)
 
 
 @kernel

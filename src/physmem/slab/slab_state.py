@@ -152,7 +152,7 @@ def make_tables(
         entries={},
     )
     tables.general[: len(sizes)] = sizes
-    tables.cpu_online[: config.cpus] = 1
+    tables.cpu_online[0] = 1  # the others come after the start
     slab = tables.slab[0]
     slab["page_offset"] = signed(page_offset)
     slab["page_shift"] = config.page_shift
@@ -213,16 +213,20 @@ def fill_cache(
     tables.attach_cache(number)
 
 
-def set_array(tables: SlabTables, key: tuple[Any, ...], limit: int, batch: int) -> Any:
-    """Make an array of objects, empty; its record."""
+def array_record(tables: SlabTables, key: tuple[Any, ...]) -> Any:
+    """Record of an array, by its key in `SlabTables.entries`."""
     cpus, nodes = tables.shape
     kind, number, at = key[:3]
     if kind == "cpu":
-        record = tables.cpu_array[number * cpus + at]
-    elif kind == "shared":
-        record = tables.shared[number * nodes + at]
-    else:
-        record = tables.alien[(number * nodes + at) * nodes + key[3]]
+        return tables.cpu_array[number * cpus + at]
+    if kind == "shared":
+        return tables.shared[number * nodes + at]
+    return tables.alien[(number * nodes + at) * nodes + key[3]]
+
+
+def set_array(tables: SlabTables, key: tuple[Any, ...], limit: int, batch: int) -> Any:
+    """Make an array of objects, empty; its record."""
+    record = array_record(tables, key)
     record["avail"] = record["touched"] = 0
     record["limit"], record["batchcount"] = limit, batch
     tables.entries[key] = np.zeros(limit, np.int64)

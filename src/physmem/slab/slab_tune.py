@@ -116,8 +116,7 @@ def _alloc_list3(slab: "SlabAllocator", cache: "Cache", nid: int) -> None:
             for other in range(nodes):
                 size = 12 if limit > 1 else 1
                 set_array(tables, ("alien", cache.number, nid, other), size, 0xBAADF00D)
-    online = sum(1 for cpu in slab.online if slab.cpu_node(cpu) == nid)
-    l3["free_limit"] = (1 + online) * batch + cache.geometry.num
+    l3["free_limit"] = (1 + slab.online_of(nid)) * batch + cache.geometry.num
     tables.attach_cache(cache.number)
     if before:
         slab.internal_kfree(before)

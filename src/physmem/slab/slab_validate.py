@@ -4,13 +4,14 @@
 Linux: check_slabp(), mm/slab.c (2.6.24)
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from physmem.lib.errors import CorruptStateError
 from physmem.mm.mmzone import HEAD_IN_USE, PG_IN_USE
 from physmem.slab.nodes import frames_of
+from physmem.slab.slab_state import array_record
 from physmem.slab.slab_types import (
     BUFCTL_END,
     FRAME_HEAD,
@@ -51,21 +52,12 @@ def free_chain(slab: "SlabAllocator", cache: "Cache", pfn: int) -> list[int]:
 def arrays_of(slab: "SlabAllocator", cache: "Cache") -> dict[int, str]:
     """Objects in arrays: address of the stride and where it is."""
     tables = slab.tables
-    cpus, nodes = tables.shape
     found: dict[int, str] = {}
     for key, entries in tables.entries.items():
         if key[1] != cache.number:
             continue
-        kind, _number, at = key[:3]
-        record: Any
-        if kind == "cpu":
-            record = tables.cpu_array[cache.number * cpus + at]
-        elif kind == "shared":
-            record = tables.shared[cache.number * nodes + at]
-        else:
-            record = tables.alien[(cache.number * nodes + at) * nodes + key[3]]
-        avail = int(record["avail"])
-        where = " ".join(map(str, (kind, *key[2:])))
+        avail = int(array_record(tables, key)["avail"])
+        where = " ".join(map(str, (key[0], *key[2:])))
         if not 0 <= avail <= len(entries):
             fail("arrays", f"cache {cache.name}, {where}: {avail} of {len(entries)}")
         for address in entries[:avail].tolist():
@@ -108,6 +100,12 @@ def check_cache(slab: "SlabAllocator", cache: "Cache", slabs: set[int]) -> None:
                     fail("frames", f"{where}: not a block of order {g.gfporder}")
         if free_objects != int(l3["free_objects"]):
             fail("free_objects", f"cache {cache.name}: {int(l3['free_objects'])}, {free_objects}")
+    for address, where in held.items():
+        pfn = slab.paddr(address & MASK) >> slab.page_shift
+        head = int(frames[pfn]["head"]) if pfn < len(frames) else -1
+        index, rest = divmod(address - int(frames[head]["s_mem"]), g.buffer_size)
+        if head not in slabs or rest or not 0 <= index < g.num:
+            fail("arrays", f"cache {cache.name}: {address & MASK:#x} in {where} is no object of it")
     if seen != slabs:
         fail("slab_list", f"cache {cache.name}: slabs {sorted(slabs - seen)} are on no list")
 
@@ -119,6 +117,10 @@ def _check_slab(slab: "SlabAllocator", cache: "Cache", pfn: int, held: dict[int,
     if len(chain) != g.num - int(frame["inuse"]):
         fail("bufctl", f"cache {cache.name}, slab {pfn:#x}: {len(chain)} on the chain")
     base = int(frame["s_mem"])
+    start = (pfn << slab.page_shift) - 1
+    end = (pfn + (1 << g.gfporder)) << slab.page_shift
+    if not start < slab.paddr(base & MASK) <= end - g.num * g.buffer_size:
+        fail("frames", f"cache {cache.name}, slab {pfn:#x}: objects at {base & MASK:#x}")
     for index in range(g.num):
         address = base + index * g.buffer_size
         free = index in chain

@@ -24,7 +24,7 @@ from physmem.lib.struct import address as address_of
 from physmem.mm.gfp import GFP_KERNEL
 from physmem.mm.mmzone import NONE
 from physmem.slab.allocator import MASK, ZERO_SIZE_PTR, Duplicate, Reserve, signed
-from physmem.slab.cache import Cache
+from physmem.slab.cache import DESTROYED, Cache
 from physmem.slab.calls import KernelCalls
 from physmem.slab.flags import SLAB_HWCACHE_ALIGN, SLAB_KMALLOC, parse_flags
 from physmem.slab.kmalloc_classes import (
@@ -68,6 +68,7 @@ from physmem.slab.slub_view import (
     ksize,
     live_addresses,
     owner_text,
+    set_attribute,
     slab_frames,
     slabinfo_rows,
 )
@@ -112,7 +113,7 @@ class SlubAllocator(KernelCalls):
         self.config = config
         self.tables = make_tables(memory, ram, config, page_offset, reserve)
         self.free_numbers: list[int] = []
-        self._next_number = 0
+        self.next_number = 0
         self.bind()
         self._boot()
 
@@ -163,12 +164,13 @@ class SlubAllocator(KernelCalls):
 
     def _new(self, name: str, size: int, align: int, flags: int, *, ctor: bool = False) -> Cache:
         """A cache record with its geometry, not yet to be found."""
+        flags = debug_flags(self.config, name, size, flags)
         geometry = slub_geometry(self.config, size, align, flags, ctor=ctor)
         if self.free_numbers:
             number = self.free_numbers.pop()
-        elif self._next_number < MAX_CACHES:
-            number = self._next_number
-            self._next_number += 1
+        elif self.next_number < MAX_CACHES:
+            number = self.next_number
+            self.next_number += 1
         else:
             raise BadRequestError(f"cache {name}: {MAX_CACHES} caches are the most there can be")
         fill_cache(self.tables, number, self.config, geometry, flags)
@@ -207,6 +209,12 @@ class SlubAllocator(KernelCalls):
         made.tables.attach(memory, ram)
         made.bind()
         return made
+
+    def resume(self) -> None:
+        """Go on after `physmem.slab.saved.load` has put everything in place."""
+        self.main_cache = self.cache("kmem_cache")
+        self.node_cache = self.cache("kmem_cache_node")
+        self.bind()
 
     # -- caches -----------------------------------------------------------------------------------
 
@@ -281,7 +289,19 @@ class SlubAllocator(KernelCalls):
         self.caches.remove(cache)
         for name in cache.names:
             del self.by_name[name]
-        cache.destroyed = True
+        cache.barred = DESTROYED
+
+    def set_attribute(self, cache: Cache, name: str, value: int) -> None:
+        """Write an attribute of a cache. Linux: slab_attr_store(), mm/slub.c (6.1)"""
+        set_attribute(self, cache, name, self._whole(name, value))
+
+    def _cpu_up(self, cpu: int) -> None:
+        """Nothing: a CPU's part of each cache is there from the start."""
+
+    def _cpu_dead(self, cpu: int) -> None:
+        """Linux: slub_cpu_dead(), mm/slub.c (6.1)."""
+        for cache in self.caches:
+            ready(do_flush)(self._h, cache.number, cpu)
 
     def shrink(self, cache: Cache) -> bool:
         """Give back what a cache does not need."""

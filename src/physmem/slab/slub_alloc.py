@@ -16,6 +16,7 @@ from physmem.slab.slub_debug import (
     check_object,
     check_slab,
     init_object,
+    set_orig_size,
     set_track,
 )
 from physmem.slab.slub_list import add_full, add_partial, remove_partial
@@ -123,6 +124,8 @@ def alloc_checked(m: SlubMemory, s: KmemCache, pfn: int, cpu: int) -> int:
     slab.freelist = get_freepointer(m, s, address)
     slab.inuse = slab.inuse + 1
     set_track(m, s, address, TRACK_ALLOC, cpu)
+    if s.orig_offset:
+        set_orig_size(m, s, address, s.object_size)  # until kmalloc knows better
     init_object(m, s, address, SLUB_RED_ACTIVE)
     return address
 

@@ -15,6 +15,7 @@ from physmem.mm.gfp import GFP_KERNEL
 from physmem.mm.mmzone import NONE
 from physmem.slab.allocator import signed
 from physmem.slab.slub_config import SlubConfig, SlubFeature
+from physmem.slab.slub_debug import SLUB_RED_ACTIVE, init_object
 from physmem.slab.slub_list import add_partial
 from physmem.slab.slub_object import fill, get_freepointer, mark_live, slub_at
 from physmem.slab.slub_page import allocate_slab
@@ -57,6 +58,8 @@ def do_early_node(h: int, number: int, nid: int, gfp: int) -> int:
     address = slab.freelist
     slab.freelist = get_freepointer(m, s, address)
     slab.inuse = 1
+    if s.debug:
+        init_object(m, s, address, SLUB_RED_ACTIVE)
     fill(m, address, s.object_size, 0)
     add_partial(m, s.node_lists[nid], pfn, False)
     mark_live(m, address)

@@ -11,36 +11,104 @@ from physmem.lib.errors import BadMachineError
 
 
 class SlubFeature(Flag):
-    """Rules that kernels with SLUB differ in; each names the release that brought it."""
+    """Rules that kernels with SLUB differ in; `SLUB_RULES` explains them."""
 
-    LOWEST_WASTE_ORDER = auto()  # 6.7: the order search never lowers the number of objects
-    COMP_ALWAYS = auto()  # 6.8: __GFP_COMP for order 0, too
-    PARTIAL_UNFROZEN = auto()  # 6.8: slabs on a CPU's partial chain are not frozen
-    DIVISOR_ALIGN = auto()  # 6.11: kmalloc caches align to the largest power of two in the size
-    CGROUP_LAST = auto()  # 6.6: kmalloc types NORMAL, RECLAIM, DMA, CGROUP; 96 and 192 first
-    NO_MERGE_FLAG = auto()  # 6.5: SLAB_NO_MERGE instead of a negative count of users
-    ANY_NODE_ON_REQUEST = auto()  # 6.8: a requested node without memory lets others serve
-    ROUNDUP_KEEPS_HUGE = auto()  # 6.6: kmalloc_size_roundup of more than the maximum returns it
-    LARGE_NODE = auto()  # 6.18: a node record has a pointer to its barn
-    ORIG_SIZE_IN_FREE = auto()  # 6.12: P and U together: the free pointer lies outside
+    LOWEST_WASTE_ORDER = auto()
+    COMP_ALWAYS = auto()
+    PARTIAL_UNFROZEN = auto()
+    DIVISOR_ALIGN = auto()
+    CGROUP_LAST = auto()
+    NO_MERGE_FLAG = auto()
+    SMALL_KMALLOC = auto()
+    ANY_NODE_ON_REQUEST = auto()
+    ROUNDUP_KEEPS_HUGE = auto()
+    RED_ZONE_AT_REQUEST = auto()
+    LONG_REQUEST_SIZE = auto()
+    LARGE_NODE = auto()
 
 
+@dataclass(frozen=True)
+class SlubRule:
+    """One feature, explained.
+
+    Attributes
+    ----------
+    feature : its bit
+    rule : what the kernel does
+    since : release that brought it
+    where : module of `physmem.slab` that follows it
+    """
+
+    feature: SlubFeature
+    rule: str
+    since: str
+    where: str
+
+
+_F = SlubFeature
 _6_12 = (
-    SlubFeature.LOWEST_WASTE_ORDER
-    | SlubFeature.COMP_ALWAYS
-    | SlubFeature.PARTIAL_UNFROZEN
-    | SlubFeature.DIVISOR_ALIGN
-    | SlubFeature.CGROUP_LAST
-    | SlubFeature.NO_MERGE_FLAG
-    | SlubFeature.ANY_NODE_ON_REQUEST
-    | SlubFeature.ROUNDUP_KEEPS_HUGE
+    SlubRule(
+        _F.RED_ZONE_AT_REQUEST,
+        "with Z and U, the red zone of a kmalloc begins at the requested size",
+        "6.2",
+        "slub_debug",
+    ),
+    SlubRule(
+        _F.NO_MERGE_FLAG, "SLAB_NO_MERGE instead of a negative count of users", "6.5", "slub_merge"
+    ),
+    SlubRule(
+        _F.SMALL_KMALLOC,
+        "kmalloc may be smaller than what devices need: their copies are bounced",
+        "6.5",
+        "start",
+    ),
+    SlubRule(
+        _F.CGROUP_LAST,
+        "kmalloc types NORMAL, RECLAIM, DMA, CGROUP; 96 and 192 come first",
+        "6.6",
+        "kmalloc_classes",
+    ),
+    SlubRule(
+        _F.ROUNDUP_KEEPS_HUGE,
+        "kmalloc_size_roundup of more than the maximum returns it",
+        "6.6",
+        "kmalloc_classes",
+    ),
+    SlubRule(
+        _F.LOWEST_WASTE_ORDER,
+        "the search for an order never lowers the number of objects",
+        "6.7",
+        "slub_sizes",
+    ),
+    SlubRule(_F.COMP_ALWAYS, "__GFP_COMP for order 0, too", "6.8", "slub_page"),
+    SlubRule(
+        _F.PARTIAL_UNFROZEN, "slabs on a CPU's partial chain are not frozen", "6.8", "slub_free"
+    ),
+    SlubRule(
+        _F.ANY_NODE_ON_REQUEST,
+        "a requested node without memory lets others serve",
+        "6.8",
+        "slub_alloc",
+    ),
+    SlubRule(
+        _F.DIVISOR_ALIGN,
+        "kmalloc caches align to the largest power of two in the size",
+        "6.11",
+        "kmalloc_classes",
+    ),
 )
-SLUB_FEATURES: dict[str, SlubFeature] = {
-    "6.1": SlubFeature(0),
-    "6.12": _6_12,
-    "6.18": _6_12 | SlubFeature.LARGE_NODE,
+_REQUEST = SlubRule(
+    _F.LONG_REQUEST_SIZE, "the noted size of a kmalloc is a long", "6.12.y", "slub_sizes"
+)
+SLUB_RULES: dict[str, tuple[SlubRule, ...]] = {
+    "6.1": (),
+    "6.12": (*_6_12, _REQUEST),
+    "6.18": (
+        *_6_12,
+        SlubRule(_F.LARGE_NODE, "a node's record has a pointer to its barn", "6.18", "slub_boot"),
+    ),
 }
-"""Features of each kernel whose SLUB is known (of 6.18 the geometry: no sheaves)."""
+"""Rules of each kernel whose SLUB is known, beyond those of 6.1 (6.18: geometry, no sheaves)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +159,8 @@ class SlubConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kernel not in SLUB_FEATURES:
-            known = ", ".join(SLUB_FEATURES)
+        if self.kernel not in SLUB_RULES:
+            known = ", ".join(SLUB_RULES)
             raise BadMachineError(f"SLUB of kernel {self.kernel!r} is not known; known: {known}")
         if self.word not in {4, 8} or self.line & (self.line - 1) or self.line < self.word:
             raise BadMachineError(f"word {self.word}, cache line {self.line}: not a machine")
@@ -104,7 +172,10 @@ class SlubConfig:
     @property
     def features(self) -> SlubFeature:
         """Rules of the kernel."""
-        return SLUB_FEATURES[self.kernel]
+        bits = SlubFeature(0)
+        for rule in SLUB_RULES[self.kernel]:
+            bits |= rule.feature
+        return bits
 
     @property
     def page(self) -> int:

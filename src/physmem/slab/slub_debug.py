@@ -7,7 +7,7 @@ A stride: [red_left_pad][object][right red zone up to inuse][free pointer if it 
 the allocation and of the free][requested size of a kmalloc][padding].
 """
 
-from physmem.lib.jit import kernel
+from physmem.lib.jit import inlined, kernel
 from physmem.slab.flags import SLAB_POISON, SLAB_RED_ZONE, SLAB_STORE_USER
 from physmem.slab.slub_object import fill, get_freepointer, page_address, store_word
 from physmem.slab.slub_types import KmemCache, SlubMemory
@@ -58,16 +58,42 @@ def check_bytes(m: SlubMemory, address: int, size: int, value: int) -> int:
     return -1
 
 
+@inlined
+def get_orig_size(m: SlubMemory, s: KmemCache, address: int) -> int:
+    """Requested size that is noted with a kmalloc."""
+    return 0 + m.ram_ints[(address + s.orig_offset - m.page_offset) >> 2]
+
+
+@kernel
+def set_orig_size(m: SlubMemory, s: KmemCache, address: int, size: int) -> None:
+    """Note the requested size of a kmalloc."""
+    at = address + s.orig_offset - m.page_offset
+    m.ram_ints[at >> 2] = size
+    if s.orig_size > 4:
+        m.ram_ints[(at >> 2) + 1] = 0
+
+
 @kernel
 def init_object(m: SlubMemory, s: KmemCache, address: int, red: int) -> None:
     """Write red zones and poison."""
+    size = s.object_size
     if s.cache_flags & SLAB_RED_ZONE:
         fill(m, address - s.red_left_pad, s.red_left_pad, red)
-    if s.poison_object:
-        fill(m, address, s.object_size - 1, POISON_FREE)
-        m.ram_bytes[address + s.object_size - 1 - m.page_offset] = POISON_END
+        if s.red_at_request and red == SLUB_RED_ACTIVE:
+            size = get_orig_size(m, s, address)
+    if s.poison_object and size > 0:
+        fill(m, address, size - 1, POISON_FREE)
+        m.ram_bytes[address + size - 1 - m.page_offset] = POISON_END
     if s.cache_flags & SLAB_RED_ZONE:
-        fill(m, address + s.object_size, s.inuse - s.object_size, red)
+        fill(m, address + size, s.inuse - size, red)
+
+
+@kernel
+def init_requested(m: SlubMemory, s: KmemCache, address: int, size: int) -> None:
+    """Note the requested size of a kmalloc that was just served; the red zone may begin there."""
+    set_orig_size(m, s, address, size)
+    if s.red_at_request:
+        init_object(m, s, address, SLUB_RED_ACTIVE)
 
 
 @kernel
@@ -108,8 +134,7 @@ def info_end(m: SlubMemory, s: KmemCache) -> int:
         end = s.offset + m.word
     if s.cache_flags & SLAB_STORE_USER:
         end = s.track_offset + 2 * s.track_size
-        if s.orig_offset:
-            end += 4
+        end += s.orig_size
     return end
 
 
@@ -136,6 +161,12 @@ def check_object(m: SlubMemory, s: KmemCache, pfn: int, address: int, red: int) 
         if bad >= 0:
             note_error(m, s, RED_ZONE_RIGHT, address, bad + s.object_size)
             return False
+        if s.red_at_request and red == SLUB_RED_ACTIVE:
+            size = min(get_orig_size(m, s, address), s.object_size)
+            bad = check_bytes(m, address + size, s.object_size - size, red)
+            if bad >= 0:
+                note_error(m, s, RED_ZONE_RIGHT, address, bad + size)
+                return False
     elif flags & SLAB_POISON and s.object_size < s.inuse:
         bad = check_bytes(m, address + s.object_size, s.inuse - s.object_size, POISON_INUSE)
         if bad >= 0:

@@ -12,6 +12,7 @@ from physmem.mm.page_alloc import alloc_pages
 from physmem.mm.page_free import free_pages
 from physmem.slab.kmalloc_classes import CGROUP, DMA, KMALLOC_MAX_SIZE, NORMAL, RECLAIM
 from physmem.slab.slub_alloc import slab_alloc
+from physmem.slab.slub_debug import init_requested
 from physmem.slab.slub_free import slab_free
 from physmem.slab.slub_object import fill, page_address, virt_to_pfn
 from physmem.slab.slub_page import PAGES_ALLOCATED, PAGES_FREED, log_pages
@@ -102,10 +103,10 @@ def kmalloc(m: SlubMemory, size: int, gfp: int, nid: int, cpu: int) -> int:
     s = m.kmem_caches[kmalloc_slab(m, size, gfp)]
     address = slab_alloc(m, s, gfp, nid, cpu)
     if address != 0:
-        if gfp & ZERO_BIT:
-            fill(m, address, s.object_size, 0)
         if s.orig_offset:
-            m.ram_ints[(address + s.orig_offset - m.page_offset) >> 2] = size
+            init_requested(m, s, address, size)
+        if gfp & ZERO_BIT:
+            fill(m, address, size if s.red_at_request else s.object_size, 0)
     return address
 
 

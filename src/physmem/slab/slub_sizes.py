@@ -89,6 +89,11 @@ def track_size(config: SlubConfig) -> int:
     return 20 if config.stackdepot else 16
 
 
+def request_size(config: SlubConfig) -> int:
+    """Bytes of the noted size of a kmalloc. Linux: set_orig_size(), mm/slub.c (6.1, 6.12)"""
+    return config.word if config.features & SlubFeature.LONG_REQUEST_SIZE else 4
+
+
 def _fits(config: SlubConfig, size: int, order: int, fraction: int) -> bool:
     slab = config.page << order
     return slab % size <= slab // fraction
@@ -189,11 +194,14 @@ def slub_geometry(
     if flags & SLAB_RED_ZONE and stride == size:
         stride += word
     inuse = stride
+    # the link must not lie where the red zone of a small request may begin
+    tight = bool(config.features & SlubFeature.RED_ZONE_AT_REQUEST)
+    kmalloc_noted = bool(flags & SLAB_STORE_USER and flags & SLAB_KMALLOC)
     outside = (
         (flags & SLAB_TYPESAFE_BY_RCU and freeptr_offset is None)
         or flags & SLAB_POISON
         or ctor
-        or (flags & SLAB_RED_ZONE and size < word)
+        or (flags & SLAB_RED_ZONE and (size < word or (kmalloc_noted and tight)))
     )
     if outside:
         offset = stride
@@ -204,8 +212,8 @@ def slub_geometry(
         offset = size // 2 // word * word
     if flags & SLAB_STORE_USER:
         stride += 2 * track_size(config)
-        if flags & SLAB_KMALLOC:
-            stride += 4
+        if kmalloc_noted:
+            stride += request_size(config)
     red_left_pad = 0
     if flags & SLAB_RED_ZONE:
         red_left_pad = up(word, align)

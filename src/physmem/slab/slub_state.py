@@ -21,12 +21,13 @@ from physmem.slab.flags import (
     SLAB_KMALLOC,
     SLAB_POISON,
     SLAB_RECLAIM_ACCOUNT,
+    SLAB_RED_ZONE,
     SLAB_STORE_USER,
     SLAB_TYPESAFE_BY_RCU,
 )
 from physmem.slab.kmalloc_classes import kmalloc_index, shift_high
 from physmem.slab.slub_config import SlubConfig, SlubFeature
-from physmem.slab.slub_sizes import SlubGeometry, track_size
+from physmem.slab.slub_sizes import SlubGeometry, request_size, track_size
 from physmem.slab.slub_types import (
     NO_SLAB,
     KmemCache,
@@ -180,6 +181,9 @@ def fill_cache(
     record["track_offset"] = geometry.offset + config.word if outside else geometry.inuse
     noted = flags & SLAB_STORE_USER and flags & SLAB_KMALLOC
     record["orig_offset"] = int(record["track_offset"]) + 2 * track if noted else 0
+    record["orig_size"] = request_size(config) if noted else 0
+    tight = noted and config.features & SlubFeature.RED_ZONE_AT_REQUEST
+    record["red_at_request"] = bool(tight and flags & SLAB_RED_ZONE)
     record["secret"] = 0
     cpu_slab[:] = np.zeros(1, cpu_slab.dtype)
     cpu_slab["slab"] = cpu_slab["partial"] = NO_SLAB

@@ -153,6 +153,8 @@ class KmemCache:
     secret: i64  # of CONFIG_SLAB_FREELIST_HARDENED; 0: links are plain
     object_size: i64
     orig_offset: i64  # where the requested size of a kmalloc is noted; 0: nowhere
+    orig_size: i64  # bytes of that note
+    red_at_request: i64  # the red zone of a kmalloc begins at the requested size
     number: i64
     live: i64  # 0: the number is free
     cache_flags: i64  # SLAB_*

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from physmem.lib.errors import BadRequestError
+from physmem.lib.jit import ready
 from physmem.slab.flags import (
     SLAB_ACCOUNT,
     SLAB_CACHE_DMA,
@@ -23,6 +25,7 @@ from physmem.slab.flags import (
     SLAB_TYPESAFE_BY_RCU,
 )
 from physmem.slab.rows import CacheRow
+from physmem.slab.slub_entry import do_flush
 from physmem.slab.slub_merge import NEVER_MERGE
 from physmem.slab.slub_types import (
     FRAME_FREE,
@@ -120,13 +123,17 @@ def live_addresses(slub: "SlubAllocator", cache: "Cache") -> list[int]:
 
 
 def ksize(slub: "SlubAllocator", address: int) -> int:
-    """Usable bytes of an allocated object. Linux: slab_ksize(), mm/slab.h (6.1)"""
+    """Usable bytes of an allocated object. Linux: __ksize(), mm/slab_common.c (6.1, 6.12)"""
     frames = slub.tables.slab_map
     frame = frames[slub.paddr(address) >> slub.page_shift]
     if int(frame["kind"]) == FRAME_LARGE:
         return 1 << (int(frame["order"]) + slub.page_shift)
     record = slub.tables.kmem_caches[int(frames[int(frame["head"])]["cache"])]
     flags = int(record["cache_flags"])
+    if record["red_at_request"]:
+        # who asks means to use all of it: skip_orig_size_check()
+        at = slub.paddr(address) + int(record["orig_offset"])
+        slub.ram.write(at, int(record["object_size"]).to_bytes(4, "little"))
     if flags & (SLAB_RED_ZONE | SLAB_POISON):
         return int(record["object_size"])
     if flags & (SLAB_TYPESAFE_BY_RCU | SLAB_STORE_USER):
@@ -239,3 +246,28 @@ def attributes(slub: "SlubAllocator", cache: "Cache") -> dict[str, str]:
     for number, name in enumerate(STATS):
         found[name] = str(int(stat[number]))
     return found
+
+
+def set_attribute(slub: "SlubAllocator", cache: "Cache", name: str, value: int) -> None:
+    """Write an attribute of a cache."""
+    record = slub.tables.kmem_caches[cache.number]
+    where = f"cache {cache.name}, {name}: {value}"
+    if not 0 <= value < 1 << 31:
+        raise BadRequestError(f"{where}: 0 .. {(1 << 31) - 1} is possible")
+    if name == "min_partial":
+        record["min_partial"] = value
+    elif name == "cpu_partial":
+        if value and not record["has_cpu_partial"]:
+            raise BadRequestError(f"{where}: the CPUs keep no slabs of this cache")
+        record["cpu_partial"] = value
+        record["cpu_partial_slabs"] = -(-2 * value // int(record["objects"]))
+        for cpu in range(slub.nr_cpus):
+            ready(do_flush)(slub._h, cache.number, cpu)  # noqa: SLF001 - our own
+    elif name == "remote_node_defrag_ratio":
+        if value > 100:
+            raise BadRequestError(f"{where}: 0 .. 100 is possible")
+        record["defrag_ratio"] = value * 10
+    elif name == "shrink" and value == 1:
+        slub.shrink(cache)
+    else:
+        raise BadRequestError(f"{where}: no attribute that can be set so")

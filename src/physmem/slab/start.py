@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Starting SLAB or SLUB on a machine."""
+"""Starting SLAB or SLUB on a machine.
 
+Linux: mm_init(), init/main.c; kmalloc_minalign: ARCH_DMA_MINALIGN, arch/*/include/asm/cache.h (6.1)
+"""
+
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -40,10 +44,14 @@ def start(
     try:
         if kind == "slub":
             from physmem.slab.slub import SlubAllocator
-            from physmem.slab.slub_config import SlubConfig
+            from physmem.slab.slub_config import SlubConfig, SlubFeature
 
             chosen.setdefault("zone_dma", int(memory[0]["zone_dma"]) >= 0)
-            return SlubAllocator(memory, ram, SlubConfig(**chosen), page_offset, reserve)
+            config = SlubConfig(**chosen)
+            small = config.features & SlubFeature.SMALL_KMALLOC
+            if "kmalloc_minalign" not in chosen and not small:
+                config = replace(config, kmalloc_minalign=where.dma_minalign)
+            return SlubAllocator(memory, ram, config, page_offset, reserve)
         if kind == "slab":
             from physmem.slab.slab import SlabAllocator
             from physmem.slab.slab_config import SlabConfig

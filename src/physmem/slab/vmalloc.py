@@ -8,8 +8,9 @@ used again at once.
 """
 
 from bisect import insort
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from physmem.lib.errors import BadPointerError, BadRequestError, OutOfMemoryError
 from physmem.lib.jit import ready
@@ -77,11 +78,31 @@ class Vmalloc:
     >>> machine.kvfree(address)
     """
 
-    def __init__(self, allocator: "ObjectAllocator") -> None:
+    def __init__(self, allocator: "ObjectAllocator", areas: Iterable[Any] | None = None) -> None:
         self.allocator = allocator
         self.areas: dict[int, VmStruct] = {}
         self._starts: list[int] = []
-        self._cache: Cache = allocator.kmem_cache_create("vmap_area", SIZEOF_VMAP_AREA)
+        if areas is None:
+            self._cache: Cache = allocator.kmem_cache_create("vmap_area", SIZEOF_VMAP_AREA)
+            return
+        self._cache = allocator.cache("vmap_area")
+        frames = int(allocator.memory[0]["max_pfn"])
+        for start, size, pfns, descriptor, area, pages in areas:
+            if not all(0 <= pfn < frames for pfn in pfns):
+                raise ValueError("a vmalloc area outside of memory")
+            self.areas[start] = VmStruct(start, size, tuple(pfns), descriptor, area, pages)
+            insort(self._starts, start)
+
+    def to_list(self) -> list[list[Any]]:
+        """All areas as plain data, for a file."""
+        return [
+            [a.start, a.size, list(a.pfns), a.descriptor, a.area, a.pages]
+            for a in self.areas.values()
+        ]
+
+    def copy(self, allocator: "ObjectAllocator") -> "Vmalloc":
+        """The same areas on a copy of the machine."""
+        return Vmalloc(allocator, self.to_list())
 
     def _find_room(self, size: int) -> int:
         """Lowest free range."""

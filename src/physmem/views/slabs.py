@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable
 
-from physmem.slab.owners import Pin
+from physmem.slab.owners import BlockPins, Pin
 from physmem.slab.rows import CacheRow
 from physmem.slab.waste import CacheWaste
 
@@ -74,3 +74,31 @@ def pins_text(pins: Iterable[Pin], pageblock_order: int) -> str:
         state = f"{pin.objects} objects in use" if pin.objects else "no object in use"
         lines.append(f"  {pin.cache:<24s} {pin.frames:5d} frames, {pin.slabs:4d} slabs, {state}")
     return "\n".join(lines) + "\n" if lines else "no slab\n"
+
+
+def block_text(found: BlockPins) -> str:
+    """Who pins one pageblock."""
+    lines = [
+        found.owner,
+        (
+            f"block {found.block} (frames {found.first:#x} to {found.end:#x}):"
+            f" {found.slab_frames} frames of slabs ({found.idle_frames} of slabs without an object"
+            f" in use), {found.other_frames} frames in use otherwise, {found.free_frames} free"
+        ),
+    ]
+    for pin in found.pins:
+        state = f"{pin.objects} objects in use" if pin.objects else "no object in use"
+        lines.append(f"  {pin.cache:<24s} {pin.frames:5d} frames, {pin.slabs:4d} slabs, {state}")
+    return "\n".join(lines) + "\n"
+
+
+def attributes_text(attributes: dict[str, str]) -> str:
+    """Attributes of a cache, as files of /sys/kernel/slab/NAME and what is in them.
+
+    Examples
+    --------
+    >>> print(attributes_text({"slabs": "3 N0=3", "ctor": ""}), end="")
+    slabs: 3 N0=3
+    ctor:
+    """
+    return "".join(f"{name}: {value}".rstrip() + "\n" for name, value in attributes.items())
