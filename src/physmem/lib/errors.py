@@ -35,7 +35,7 @@ class BadRequestError(PhysmemError, ValueError):
 
 
 class TuningError(PhysmemError, ValueError):
-    """A setting of a machine that does not exist, has no such value, or does not fit the machine."""
+    """A setting of a machine that does not exist, has no such value, or does not fit it."""
 
 
 class PolicyError(PhysmemError):

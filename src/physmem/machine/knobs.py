@@ -61,7 +61,7 @@ KNOBS = (
     Knob(
         "pcp",
         "off | auto | frames",
-        "per-CPU lists: none, as a kernel sizes them, or drained at so many frames per CPU and zone",
+        "per-CPU lists: none, as a kernel sizes them, or drained at so many frames of a zone",
         "vm.percpu_pagelist_high_fraction; off: zone_pcp_disable()",
     ),
     Knob(
@@ -92,8 +92,7 @@ KNOBS = (
     Knob(
         "list_order",
         " | ".join(LIST_ORDERS),
-        "which free block of a list is next: as the kernel; the one freed last; the one freed first;"
-        " the lowest",
+        "free block that is next: as the kernel; the last freed; the first freed; the lowest",
     ),
     Knob(
         "confine",

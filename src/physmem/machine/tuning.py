@@ -8,8 +8,14 @@ is free: memory in use stays where it is.
 
 from typing import TYPE_CHECKING
 
+from physmem.lib.errors import TuningError
 from physmem.machine.knobs import KNOBS, Knob, Tuning
+from physmem.machine.placement import arrange, get_placement
+from physmem.machine.policy import load_policy
+from physmem.machine.tune_lists import changes_types, set_lists
+from physmem.machine.tune_orders import set_orders
 from physmem.machine.tune_sizes import set_sizes
+from physmem.mm.placement import CONFINED
 
 if TYPE_CHECKING:
     from physmem.machine.machine import Machine
@@ -40,8 +46,35 @@ def tune(machine: "Machine", tuning: Tuning) -> "Machine":
     0
     """
     made = machine.copy()
-    if tuning.pcp is not None or tuning.batch is not None:
+    policy = made.policy if tuning.policy is None else load_policy(tuning.policy)
+    made.set_policy(None)
+    orders = (tuning.max_order, tuning.pageblock_order) != (None, None)
+    if orders or changes_types(tuning) or (tuning.pcp, tuning.batch) != (None, None):
         made.drain()
+    if orders:
+        made = _with_orders(made, tuning)
     set_sizes(made.tables, made.layout, tuning)
+    made.tables = set_lists(made.tables, made.layout, tuning)
+    made.set_policy(policy)
     made.validate()
     return made
+
+
+def _with_orders(machine: "Machine", tuning: Tuning) -> "Machine":
+    """Machine of the same class with other orders, and with the same rules of placement."""
+    if machine.has_slab:
+        raise TuningError("max_order, pageblock_order: set them before the slab allocator starts")
+    layout, bits = machine.layout, get_placement(machine.tables)
+    block = int(machine.tables.memory[0]["pageblock_order"])
+    largest = layout.max_order if tuning.max_order is None else tuning.max_order
+    if tuning.pageblock_order is not None:
+        block = tuning.pageblock_order
+    elif tuning.max_order is not None:
+        block = min(block, largest)
+    before = machine.tables
+    tables, layout = set_orders(before, layout, largest, block)
+    for name in ("random", "confined_start", "confined_end"):
+        tables.zones[name] = before.zones[name]
+    if bits & CONFINED:
+        raise TuningError("max_order, pageblock_order: set them before or together with confine")
+    return machine.with_tables(arrange(tables, bits), layout)
