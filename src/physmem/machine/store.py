@@ -32,15 +32,16 @@ from physmem.lib.struct import dtype_of
 from physmem.machine.buffers import CHUNK, load_chunks, reserve, written_chunks
 from physmem.machine.layout import Layout
 from physmem.machine.origin import Origin
+from physmem.machine.placement import arrange, set_placement, trees_fit
+from physmem.machine.policy import without_hooks
 from physmem.machine.profiles import feature_bits
 from physmem.machine.tables import Tables, nr_heads, nr_pageblocks
 from physmem.machine.validate import validate_tables
 from physmem.mm import mmzone
 from physmem.mm.mmzone import Memory, Page, PerCpuPages, Zone, Zoneref
+from physmem.mm.placement import HOOKED, TREES
 
-FORMAT = 2
-WITH_SLAB = 3
-"""Format of a machine whose slab allocator runs: what reads 2 only must refuse it."""
+FORMAT = 3
 _HEADER = "physmem-machine.json"
 _RAM_PART = 16 << 20
 _DTYPES: dict[str, Any] = {
@@ -52,8 +53,10 @@ _DTYPES: dict[str, Any] = {
     "block_zone": np.dtype(np.uint8),
     "zonelist": dtype_of(Zoneref),
     "cpu_node": np.dtype(np.int64),
+    "tree_at": np.dtype(np.int64),
+    "scratch": np.dtype(np.int64),
 }
-"""Tables in the file; the trace buffer belongs to the process."""
+"""Tables in the file; the trace buffer belongs to the process, maps and counters are made anew."""
 _ZONE_INDICES = ("zone_normal", "zone_movable", "zone_highmem", "zone_dma32", "zone_dma")
 DAMAGE = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error),
@@ -74,6 +77,7 @@ class Opened(NamedTuple):
     origin: Origin
     ram: Ram | None
     slab: SavedSlab | None
+    policy: str  # name; empty: none
 
 
 def _form(dtype: Any) -> str:
@@ -87,8 +91,11 @@ def save_tables(
     origin: Origin | None = None,
     ram: Ram | None = None,
     slab: SavedSlab | None = None,
+    policy: str = "",
 ) -> None:
     """Write a machine to a file that appears whole or not at all; of `ram` what was written.
+
+    Of a policy only the name is kept: addresses mean nothing in another process.
 
     Raises
     ------
@@ -96,20 +103,24 @@ def save_tables(
         The file cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {name: getattr(tables, name) for name in _DTYPES}
+    arrays["zones"] = without_hooks(tables.zones)
+    arrays["memory"] = tables.memory.copy()
+    arrays["memory"]["placement"] = arrays["zones"][0]["placement"]
     with (
         replace_file(path) as out,
         zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
         lengths = {name: _save_array(archive, name, array) for name, array in arrays.items()}
         header = {"format": FORMAT, "layout": asdict(layout), "tables": lengths}
+        header["slab"] = None
         if slab is not None:
             fields, arrays = slab
-            header["format"] = WITH_SLAB
             header["slab"] = fields
             header["slab_tables"] = {
                 name: _save_array(archive, f"slab.{name}", array) for name, array in arrays.items()
             }
         header["origin"] = (origin or Origin()).to_dict()
+        header["policy"] = policy
         header["ram"] = _save_ram(archive, ram) if ram is not None else None
         archive.writestr(_HEADER, json.dumps(header))
 
@@ -159,7 +170,7 @@ def _read_ram(archive: zipfile.ZipFile, header: dict[str, Any] | None, end: int)
 
 
 def open_tables(path: str | os.PathLike[str]) -> Opened:
-    """Read a machine from a file.
+    """Read a machine from a file; its policy is named, not attached.
 
     Raises
     ------
@@ -170,19 +181,25 @@ def open_tables(path: str | os.PathLike[str]) -> Opened:
     try:
         with zipfile.ZipFile(Path(path)) as archive:
             header = json.loads(archive.read(_HEADER))
-            if header["format"] not in {FORMAT, WITH_SLAB}:
+            if header["format"] != FORMAT:
                 raise BadInputError(
                     f"{source}: machine file of format {header['format']}, this physmem reads "
-                    f"formats {FORMAT} and {WITH_SLAB}; open it with the physmem that wrote it"
+                    f"format {FORMAT}; open it with the physmem that wrote it"
                 )
             layout = _read_layout(header["layout"])
             tables = _read_tables(archive, header["tables"])
             origin = Origin.from_dict(header["origin"])
             frames = int(tables.memory[0]["max_pfn"]) if len(tables.memory) else 0
             ram = _read_ram(archive, header["ram"], frames << layout.page_shift)
-            slab = _read_slab(archive, header) if header["format"] == WITH_SLAB else None
+            slab = None if header["slab"] is None else _read_slab(archive, header)
+            policy = str(header["policy"])
         _check_shape(tables, layout)
+        bits = int(tables.memory[0]["placement"])
+        set_placement(tables, 0)
+        tables.zones["map_start"] = 0
         tables.attach()
+        validate_tables(tables, layout.zone_names)
+        tables = arrange(tables, bits, keep_trees=True)
         validate_tables(tables, layout.zone_names)
     except FileNotFoundError:
         raise BadInputError(f"{source}: no such file") from None
@@ -190,7 +207,7 @@ def open_tables(path: str | os.PathLike[str]) -> Opened:
         raise BadInputError(f"{source}: the machine is damaged ({error})") from None
     except DAMAGE as error:
         raise damaged(source, error) from None
-    return Opened(tables, layout, origin, ram, slab)
+    return Opened(tables, layout, origin, ram, slab, policy)
 
 
 def damaged(source: str, error: Exception) -> BadInputError:
@@ -287,6 +304,10 @@ def _check_shape(tables: Tables, layout: Layout) -> None:
         and bool(((zones["isolate_type"] >= 3) & (zones["isolate_type"] <= 5)).all())
         and bool(((zones["cma_type"] == mmzone.NONE) | (zones["cma_type"] == 4)).all())
         and sum(map(nr_pageblocks, zones)) <= len(tables.pageblock_flags)
+        and 0 <= int(memory[0]["placement"]) < HOOKED
+        and bool((zones["placement"] == memory[0]["placement"]).all())
+        and not zones["hook"].any()
+        and (trees_fit(tables) if int(memory[0]["placement"]) & TREES else not len(tables.tree_at))
     )
     if not sound:
         raise ValueError("its tables do not fit together")
