@@ -65,6 +65,7 @@ class Slotting:
     nr_silent: i64  # frames taken by requests that no line shows, bulk requests left out
     nr_unseen_gives: i64  # frames whose free no line shows
     deferred_done: i64
+    nr_deferred: i64  # frames handed over late
     full: i64  # 1: an array was too short
     slot_requests: Array[Request]
     slot_expected: Array[i64]
@@ -207,6 +208,7 @@ def give_piece(w: Slotting, key: int, pfn: int, order: int) -> None:
             if not w.deferred_done:
                 add_op(w, key, GIVE_DEFERRED, 0, 0, request.cpu)
                 w.deferred_done = 1
+            w.nr_deferred += 1 << order
             for frame in range(pfn, pfn + (1 << order)):
                 w.owner[frame] = LISTED
                 w.listed_at[frame] = key

@@ -161,13 +161,18 @@ def workload_of(capture: Capture, boot: BootedMemory, reserved: NDArray[np.uint8
         strict=False,
         decays=tuned,
     )
-    work = _Slots(requests, reference, max_pfn, tuple(info.machine.cpu_node))
+    cpu_node = tuple(info.machine.cpu_node)
+    work = _Slots(requests, reference, max_pfn, cpu_node)
     if whole:
         _mark_boot(work.boot_frame, boot)
     elif capture.state0 is not None:
-        free = frames_in_use(capture.state0, max_pfn) == 0
-        work.owner[free] = LISTED
+        work.owner[frames_in_use(capture.state0, max_pfn) == 0] = LISTED
     nr_ops = work.assign()
+    marks = work.boot_frame.copy()
+    if whole and _unmark_before(work, marks, boot):
+        work = _Slots(requests, reference, max_pfn, cpu_node)
+        work.boot_frame[:] = marks
+        nr_ops = work.assign()
     in_use = None
     if capture.state1 is not None:
         in_use = frames_in_use(capture.state1, max_pfn)
@@ -221,6 +226,23 @@ def _mark_boot(frames: NDArray[np.uint8], boot: BootedMemory) -> None:
             frames[pfn : pfn + (1 << order)] = BOOT_DEFERRED
     for late in boot.late:
         frames[late.start_pfn : late.end_pfn] = BOOT_LATE
+
+
+def _unmark_before(work: "_Slots", marks: NDArray[np.uint8], boot: BootedMemory) -> bool:
+    """Take marks off what the boot gave back before the trace began: its frees are not there."""
+    changed = False
+    deferred = marks == BOOT_DEFERRED
+    if work.count("nr_deferred") < int(deferred.sum()) // 2:
+        marks[deferred] = 0
+        changed = True
+    given = np.zeros(len(marks), np.bool_)
+    given[work.boot_pfns[: work.count("nr_boot")]] = True
+    for late in boot.late:
+        place = slice(late.start_pfn, late.end_pfn)
+        if given[place].sum() < (marks[place] == BOOT_LATE).sum() / 2:
+            marks[place] = 0
+            changed = True
+    return changed
 
 
 def _held_for_ever(
