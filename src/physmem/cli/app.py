@@ -20,6 +20,7 @@ from physmem.cli import (
     replay,
     slabinfo,
     warm,
+    whatif,
 )
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.command("boot")(boot.boot)
 app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
 app.command("replay")(replay.replay)
+app.command("whatif")(whatif.whatif)
 app.command("info")(info.info)
 app.command("proc")(proc.proc)
 app.command("picture")(picture.picture)
