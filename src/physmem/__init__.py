@@ -19,6 +19,7 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` would double the 
 
 if TYPE_CHECKING:
     from physmem.boot.start import boot
+    from physmem.experiments.registry import experiment
     from physmem.firmware.hardware import Hardware
     from physmem.lib import errors
     from physmem.lib.errors import (
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 _FROM = {
     "physmem.machine.machine": {"Machine": "Machine", "open_machine": "open_machine"}
     | {"open": "open_machine"},
+    "physmem.experiments.registry": {"experiment": "experiment"},
     "physmem.firmware.hardware": {"Hardware": "Hardware"},
     "physmem.machine.layout": {"Layout": "Layout"},
     "physmem.mm.state": {"State": "State"},
@@ -119,6 +121,7 @@ __all__ = [
     "boot",
     "compare_states",
     "errors",
+    "experiment",
     "load",
     "open",
     "open_machine",

@@ -5,7 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from physmem.experiments.frag import Frag, frag_alloc, frag_choose, frag_free, frag_replace, frag_shuffle
+from physmem.experiments.frag import (
+    Frag,
+    frag_alloc,
+    frag_choose,
+    frag_free,
+    frag_replace,
+    frag_shuffle,
+)
 from physmem.experiments.machines import flags
 from physmem.experiments.random32 import start_random
 from physmem.lib.errors import BadRequestError

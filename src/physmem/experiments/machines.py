@@ -27,6 +27,7 @@ def booted(
     memory: str | int,
     kernel: str = "6.1",
     *,
+    arch: str = "x86_64",
     cpus: int = 1,
     grouping: bool = True,
     movable: int = 0,
@@ -50,7 +51,7 @@ def booted(
     ['DMA', 'DMA32', 'Movable']
     """
     size = parse_size(memory)
-    hardware = Hardware.of(memory=size, cpus=cpus)
+    hardware = Hardware.of(memory=size, cpus=cpus, arch=arch)
     cmdline = f"movablecore={size * movable // 100 >> 10}K" if movable else ""
     start = boot_hardware(hardware, kernel=kernel, cmdline=cmdline)
     return Machine.from_boot(
@@ -151,9 +152,10 @@ def provenance(*machines: Machine) -> dict[str, Any]:
     return {
         "physmem": __version__,
         "kernel": first.layout.kernel,
-        "architecture": "x86_64",
         "zones": ", ".join(
-            f"{zone.name} {zone.managed_pages}" for machine in machines[:1] for zone in machine.zones
+            f"{zone.name} {zone.managed_pages}"
+            for machine in machines[:1]
+            for zone in machine.zones
         ),
         "cpus": first.layout.nr_cpus,
         "pageblock_order": int(first.tables.memory[0]["pageblock_order"]),

@@ -35,9 +35,7 @@ def run(params: dict[str, Any], seed: int, progress: Progress) -> Report:
             (seed + at, order, round(on, 4), round(off, 4), round(on - off, 4))
             for order, on, off in zip(ORDERS, means["on"], means["off"], strict=True)
         ]
-    change = {
-        order: sum(row[4] for row in rows if row[1] == order) / runs for order in ORDERS
-    }
+    change = {order: sum(row[4] for row in rows if row[1] == order) / runs for order in ORDERS}
     mean = sum(change.values()) / len(change)
     times = tuple(params["turnover"] * (k + 1) / SAMPLES for k in range(SAMPLES))
     lines = tuple(Line(f"rule {rule}", times, tuple(values)) for rule, values in course.items())
@@ -98,8 +96,10 @@ def _run(machine: Any, load: Load, turnover: float) -> tuple[list[float], list[f
 
 NOTES = (
     "Comparable: the sign. The size of the effect is ours and belongs to this load.",
-    "The rule is one feature bit (physmem.mm.features.MERGE_TO_TAIL); all else is equal, and both"
-    " runs get the same random numbers.",
+    (
+        "The rule is one feature bit (physmem.mm.features.MERGE_TO_TAIL); all else is equal, and both"
+        " runs get the same random numbers."
+    ),
 )
 
 EXPERIMENT = Experiment(

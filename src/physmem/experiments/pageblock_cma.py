@@ -11,10 +11,11 @@ from physmem.arch.descriptor import Arch
 from physmem.arch.registry import arch_for
 from physmem.experiments.census import UNMOVABLE, census
 from physmem.experiments.load import Load, Settings, allocatable
-from physmem.experiments.machines import HUGE, built, managed, provenance, recommended_min_free
+from physmem.experiments.machines import HUGE, built, managed, provenance
 from physmem.experiments.params import CHOICE, FLOAT, SIZE, Parameter
 from physmem.experiments.registry_types import Experiment, Progress
 from physmem.experiments.report import EQUAL, Figure, Line, Report, Series, Table, Verdict
+from physmem.machine.sizing import min_free_kbytes
 
 ARCHES = {"4K": "arm64", "16K": "arm64-16k", "64K": "arm64-64k"}
 PUBLISHED = {"default": (4, 32, 512), "extreme": (128, 128, 512)}
@@ -62,7 +63,7 @@ def run(params: dict[str, Any], seed: int, progress: Progress) -> Report:
     wanted = [mib for build in PUBLISHED.values() for mib in build]
     equal = [row[4] for row in rows] == wanted
     pollution, lines, machines, operations = [], [], {}, 0
-    kbytes = recommended_min_free(built(params["memory"], params["kernel"]))
+    kbytes = min_free_kbytes(managed(built(params["memory"], params["kernel"])))
     samples = 8
     for at, order in enumerate(ORDERS):
         machine = built(
@@ -139,10 +140,14 @@ def _row(machine: Any, order: int) -> tuple[Any, ...]:
 
 NOTES = (
     "The alignments are closed forms of the kernel's sizes (arm64, no huge pages configured): equal.",
-    "The pollution is a what-if of ours on 4 KiB pages: one load, the same min_free_kbytes, only the"
-    " size of a pageblock differs. Nothing is published to compare it with.",
-    "Smaller pageblocks confine unmovable pages more tightly; when they are smaller than a huge"
-    " page, several types share one, and fewer huge pages remain or more, depending on the load.",
+    (
+        "The pollution is a what-if of ours on 4 KiB pages: one load, the same min_free_kbytes, that"
+        " of a kernel without huge pages; only the size of a pageblock differs. Nothing is published to compare it with."
+    ),
+    (
+        "A fallback claims whole free blocks of the largest order as long as there are any: the order of"
+        " a pageblock matters only once free memory is in smaller pieces."
+    ),
 )
 
 EXPERIMENT = Experiment(

@@ -186,4 +186,3 @@ class Report:
         columns = {column: table.column(column) for column in table.columns}
         text = json.dumps({k: v for k, v in self.to_dict().items() if k != "tables"})
         return pa.table(columns).replace_schema_metadata({"physmem.experiment": text})
-

@@ -51,7 +51,9 @@ def run(params: dict[str, Any], seed: int, progress: Progress) -> Report:
         source=EXPERIMENT.source,
         figures=(
             Figure("frames", "frames of the machine", managed(machine)),
-            Figure("bytes_per_frame", "bytes of tables per frame", round(machine.bytes_per_page, 3)),
+            Figure(
+                "bytes_per_frame", "bytes of tables per frame", round(machine.bytes_per_page, 3)
+            ),
             Figure("drift", "largest distance from the start, points", round(drift, 4)),
         ),
         tables=(Table("rounds", _COLUMNS, tuple(rows)),),
@@ -86,10 +88,14 @@ def _peak_mib() -> float:
 
 
 NOTES = (
-    "0sim runs real kernels of 1 TB on a 31 GB host, 8 to 100 times slower than the machine itself;"
-    " this is a model of the allocator alone: only memory and time can be set side by side.",
-    "Time and memory belong to this run and this computer; they are printed, but are no part of the"
-    " result.",
+    (
+        "0sim runs real kernels of 1 TB on a 31 GB host, 8 to 100 times slower than the machine itself;"
+        " this is a model of the allocator alone: only memory and time can be set side by side."
+    ),
+    (
+        "Time and memory belong to this run and this computer; they are printed, but are no part of the"
+        " result."
+    ),
 )
 
 EXPERIMENT = Experiment(

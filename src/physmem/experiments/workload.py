@@ -118,16 +118,19 @@ def add_file_page(w: Workload, pfn: int) -> None:
 
 @kernel
 def shrink_lru(m: Memory, w: Workload, highest: int, cpu: int) -> int:
-    """Look at the oldest file pages and drop most of them; how many were looked at.
+    """Look at the oldest file pages and drop them, or keep all; how many were looked at.
+
+    What is looked at together was read together: it is in use, or it is not.
 
     Linux: shrink_inactive_list(), mm/vmscan.c
     """
     seen = min(RECLAIM_BATCH, w.lru_head - w.lru_tail)
+    kept = chance(w.random[0], w.second_chance)
     for _ in range(seen):
         pfn = int(w.lru_pfn[w.lru_tail % len(w.lru_pfn)])
         w.lru_tail += 1
         number = page_zone(m, pfn)
-        if m.zones[number].zone_idx > highest or chance(w.random[0], w.second_chance):
+        if kept or m.zones[number].zone_idx > highest:
             add_file_page(w, pfn)
         else:
             free_block(m, w, pfn, cpu)
