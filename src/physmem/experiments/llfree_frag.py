@@ -148,18 +148,20 @@ def _series(scores: list[float]) -> Series:
 
 NOTES = (
     (
-        "Comparable: that the share stays where it was. The level is not: it is the part of memory"
-        " that was never touched, which in the paper's guest was smaller by what the kernel used."
+        "Comparable: that the share stays where it was. The level is not: it is the part of"
+        " memory that was never touched, which in the paper's guest was smaller by what the kernel"
+        " used."
     ),
     (
         "Both start from the same protocol; the paper ran 8 threads on a 128 GiB guest, this runs"
         " one sequence of requests, spread over the CPUs in turn."
     ),
     (
-        "Pages to move: published for Linux 0.97 of the start. Here it falls to about half when a whole"
-        " part is freed before it is allocated again (order=batch, the protocol), because the smallest"
-        " holes are filled first; frame by frame (order=single) the frame just freed comes back from the"
-        " per-CPU list and nothing moves. The source does not tell which of the two its figure is."
+        "Pages to move: published for Linux 0.97 of the start. Here it falls to about half when a"
+        " whole part is freed before it is allocated again (order=batch, the protocol), because"
+        " the smallest holes are filled first; frame by frame (order=single) the frame just freed"
+        " comes back from the per-CPU list and nothing moves. The source does not tell which of"
+        " the two its figure is."
     ),
     "Free frames are those on the free lists; frames on per-CPU lists are counted apart.",
     "LLFree's own figures are quoted, not measured here.",

@@ -127,17 +127,17 @@ def _row(policy: str, machine: Any, load: Load) -> tuple[Any, ...]:
 
 NOTES = (
     (
-        "A calibrated scenario, not a reproduction: the swings of unmovable memory were chosen so that"
-        " 7 % pollute about 34 % under the ordinary policy. What the other policies make of the same"
-        " load is the model's answer."
+        "A calibrated scenario, not a reproduction: the swings of unmovable memory were chosen so"
+        " that 7 % pollute about 34 % under the ordinary policy. What the other policies make of"
+        " the same load is the model's answer."
     ),
     (
-        "Unmovable here means everything but movable pages: reclaimable name caches count, as in the"
-        " source."
+        "Unmovable here means everything but movable pages: reclaimable name caches count, as in"
+        " the source."
     ),
     (
-        "The other figures of the fleet (23 % of servers without a free 2 MiB, 60 %, 90 %) are sums over"
-        " many machines and loads and are not reproduced."
+        "The other figures of the fleet (23 % of servers without a free 2 MiB, 60 %, 90 %) are"
+        " sums over many machines and loads and are not reproduced."
     ),
 )
 
