@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a sweep has to do: one row per capture, variant and seed; equal rows share a task."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from physmem.lab.digest import file_digest
+from physmem.lab.evaluator import Evaluator
+from physmem.lab.study import Study
+from physmem.lab.task import Task, tasks_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the results, before it is computed."""
+
+    subject: str
+    variant: str
+    task: Task
+    key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows of a study in its order, and the digests of its captures by name."""
+
+    study: Study
+    rows: tuple[Row, ...]
+    digests: Mapping[str, str]
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """Tasks by key, in the order of their first rows."""
+        made: dict[str, Task] = {}
+        for row in self.rows:
+            made.setdefault(row.key, row.task)
+        return made
+
+    def missing(self, known: Iterable[str]) -> list[Task]:
+        """Tasks whose keys are not known yet."""
+        done = set(known)
+        return [task for key, task in self.tasks.items() if key not in done]
+
+
+def plan_study(study: Study) -> Plan:
+    """Plan of a study; reads all captures once, for their digests.
+
+    Raises
+    ------
+    BadInputError
+        A capture cannot be read.
+    """
+    digests = {name: file_digest(path) for name, path in study.captures.items()}
+    subjects: dict[str, tuple[str, str, Evaluator, Mapping[str, Any]]] = {
+        name: (str(path), digests[name], study.evaluators["capture"], {})
+        for name, path in study.captures.items()
+    }
+    for one in study.experiments:
+        label = " ".join([one.name, *(f"{knob}={value}" for knob, value in one.params.items())])
+        subjects[label] = (one.name, "", study.evaluators["experiment"], one.params)
+    variants = {variant.name: variant.settings for variant in study.variants}
+    rows = [Row(*made, made[2].key) for made in tasks_of(subjects, variants, study.seeds)]
+    return Plan(study, tuple(rows), digests)
