@@ -12,6 +12,7 @@ from physmem.trace.info import CaptureInfo
 
 MEASURE = """
 import hashlib, os, signal, time
+from pathlib import Path
 
 from physmem.lib.errors import BadRequestError
 
@@ -29,7 +30,7 @@ def evaluate(path, settings, seed):
             tally.flush()
             if tally.tell() <= int(settings.get("times", "1000")):
                 os.kill(os.getpid(), signal.SIGKILL)
-    data = open(path, "rb").read() if os.path.exists(path) else path.encode()
+    data = Path(path).read_bytes() if os.path.exists(path) else path.encode()
     text = repr((sorted(settings.items()), seed)).encode()
     number = int.from_bytes(hashlib.blake2b(data + text, digest_size=6).digest(), "big")
     return {"free": number % 1000, "share": number / 2**48, "bytes": len(data), "zone": "Normal"}

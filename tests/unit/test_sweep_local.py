@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sweeps in processes: equal results, processes that die, a sweep that is killed."""
 
-import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from tests.cli_fixtures import PROGRAM, environment
@@ -47,7 +47,7 @@ def test_a_task_that_kills_its_process_fails_alone(tmp_path):
     assert [row.error for row in made.results.rows] == ["", "WorkerDied"]
     assert made.results.failed[0].message.startswith("its worker died 3 times")
     assert 3 <= len(tally.read_text()) <= 4
-    pool = DirectPool(order=lambda tasks: [])  # not noted: it would be tried again
+    pool = DirectPool(order=lambda _tasks: [])  # not noted: it would be tried again
     with pytest.raises(KeyError):
         run_study(study, tmp_path / "r.parquet", pool)
 
@@ -102,24 +102,22 @@ def test_an_interrupt_says_that_nothing_is_lost(tmp_path):
     assert "Traceback" not in err
 
 
+def _stat(pid):
+    """State and parent of a process (Linux); None: there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, parent = text.rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
 def _children(pid):
-    """Processes that a process has started (Linux)."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as stat:
-                    parent = int(stat.read().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == pid:
-                found.append(int(entry))
-    return found
+    """Processes that a process has started."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [child for child in pids for stat in [_stat(child)] if stat and stat[1] == pid]
 
 
 def _is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    stat = _stat(pid)
+    return stat is not None and stat[0] != "Z"

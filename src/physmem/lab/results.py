@@ -147,12 +147,13 @@ def write_results(path: str | os.PathLike[str], results: Results) -> None:
         columns[f"set.{knob}"] = pa.array([row.settings.get(knob) for row in rows], "string")
     for name, column in results.info.metrics.items():
         columns[column] = _metric([row.metrics.get(name) for row in rows])
-    table = pa.table(columns).replace_schema_metadata({KEY: msgspec.json.encode(results.info)})
-    with replace_file(path) as out:
+    table = pa.table(columns)
+    with (
+        replace_file(path) as out,
         # All that a later release of Arrow may choose otherwise is said here.
-        parquet.write_table(
-            table,
+        parquet.ParquetWriter(
             out,
+            table.schema,
             version="2.6",
             data_page_version="1.0",
             compression="zstd",
@@ -161,8 +162,10 @@ def write_results(path: str | os.PathLike[str], results: Results) -> None:
             write_statistics=False,
             write_page_checksum=True,
             store_schema=False,
-            row_group_size=1 << 16,
-        )
+        ) as writer,
+    ):
+        writer.write_table(table, row_group_size=1 << 16)
+        writer.add_key_value_metadata({KEY: msgspec.json.encode(results.info)})
 
 
 _TYPES = {"seed": "int64"}
