@@ -53,7 +53,7 @@ def test_a_task_that_kills_its_process_fails_alone(tmp_path):
 
 
 def test_kill_9_and_the_same_command_again(tmp_path):
-    body = f"{GRID}sleep = 0.15\n"
+    body = f"{GRID}sleep = 0.1\n"
     study = make_study(tmp_path, body=body, seeds=3)
     whole = tmp_path / "whole.parquet"
     run_study(study, whole, DirectPool())

@@ -107,21 +107,21 @@ def _number_knob(text: str, name: str, found: re.Match[str]) -> Knob:
     scaled = [number * _UNITS[own] / _UNITS[unit] if own else number for number, own in numbers]
     if "" in units and len(units) > 1:
         raise BadStudyError(f"--knob {text}: some numbers have a unit, some have not; give all one")
-    whole = all(number == int(number) for number in scaled) and "." not in "".join(parts)
     low, high = scaled[:2]
     step = scaled[2] if len(scaled) > 2 else None
     log = found[3] == "log"
-    if not (math.isfinite(low) and low < high < 2**53):
+    if not -(2**53) < low < high < 2**53:
         raise BadStudyError(f"--knob {text}: an empty range; write the lower bound first")
     if step is not None and not 0 < step <= high - low:
         raise BadStudyError(f"--knob {text}: the step does not fit into the range")
+    whole = all(number == int(number) for number in scaled) and "." not in "".join(parts)
     if log and (low <= 0 or (whole and low < 1)):
         raise BadStudyError(f"--knob {text}: a logarithm needs a lower bound above 0")
+    if step is not None:
+        high = low + math.floor((high - low) / step + 1e-9) * step  # the last value of the steps
     if whole:
-        return Knob(
-            name, (), int(low), int(high), None if step is None else int(step), log, True, unit
-        )
-    return Knob(name, (), low, high, step, log, False, unit)
+        low, high, step = int(low), int(high), None if step is None else int(step)
+    return Knob(name, (), low, high, step, log, whole, unit)
 
 
 def _split(text: str) -> tuple[float, str]:
