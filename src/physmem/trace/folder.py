@@ -68,7 +68,7 @@ class RecordingFolder:
     def sources(self) -> list[SourceFile]:
         """Name, size and digest of every file that was read."""
         files = []
-        for path in self.read:
+        for path in dict.fromkeys(self.read):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             files.append(SourceFile(path.name, path.stat().st_size, digest))

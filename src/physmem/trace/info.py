@@ -111,6 +111,9 @@ class CaptureInfo(msgspec.Struct):
         Columns that were kept.
     encoding : dict
         Column -> transform of a compact capture (`physmem.trace.compact`).
+    boot_log : bytes
+        The boot log that lay beside the trace, packed by zlib: what the machine can be booted from
+        again. Empty: there was none.
     """
 
     format: int = FORMAT
@@ -130,4 +133,5 @@ class CaptureInfo(msgspec.Struct):
     sites: list[str] = []
     columns: list[str] = []
     encoding: dict[str, str] = {}
+    boot_log: bytes = b""
     provenance: Provenance = msgspec.field(default_factory=Provenance)

@@ -16,6 +16,7 @@ import datetime as dt
 import os
 import re
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,8 @@ class _Import:
         self.manifest = manifest
         self.states = states
         self.info = CaptureInfo(machine=machine, columns=list(DTYPES))
+        if dmesg := files.text("dmesg.txt", "dmesg"):
+            self.info.boot_log = zlib.compress(dmesg.encode(), 9)
         self.notes: list[str] = []
         self.ledger = FrameLedger(states[0] or states[1])
         self.info.state0_line = self._line(0)
