@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines for experiments: booted or plain, with one rule changed."""
+
+from dataclasses import replace
+from typing import Any
+
+from physmem.boot.start import boot_hardware, handover_of
+from physmem.firmware.hardware import Hardware
+from physmem.firmware.size import parse_size
+from physmem.lib.errors import BadMachineError
+from physmem.machine.build import plan, setup_sizes
+from physmem.machine.machine import Machine
+from physmem.mm.gfp import parse_gfp
+
+HUGE = 9
+"""Order of a huge page with 4 KiB pages on x86-64: 2 MiB."""
+
+
+def booted(
+    memory: str | int,
+    kernel: str = "6.1",
+    *,
+    cpus: int = 1,
+    grouping: bool = True,
+    movable: int = 0,
+) -> Machine:
+    """Machine that booted with this memory, perhaps without mobility grouping.
+
+    Parameters
+    ----------
+    grouping : False: as if the kernel had found too little memory to group pages by mobility
+    movable : percent of the memory that goes to ZONE_MOVABLE (boot parameter movablecore=)
+
+    Raises
+    ------
+    BadMachineError
+        No kernel can start on it.
+
+    Examples
+    --------
+    >>> machine = booted("256MiB", movable=50)
+    >>> [zone.name for zone in machine.zones]
+    ['DMA', 'DMA32', 'Movable']
+    """
+    size = parse_size(memory)
+    hardware = Hardware.of(memory=size, cpus=cpus)
+    cmdline = f"movablecore={size * movable // 100 >> 10}K" if movable else ""
+    start = boot_hardware(hardware, kernel=kernel, cmdline=cmdline)
+    return Machine.from_boot(
+        handover_of(replace(start.memory, grouping=grouping and start.memory.grouping))
+    )
+
+
+def built(
+    memory: str | int, kernel: str = "6.1", *, cpus: int = 1, pageblock_order: int = HUGE
+) -> Machine:
+    """Machine with all memory free and another pageblock order.
+
+    Raises
+    ------
+    BadMachineError
+        No such machine can exist.
+
+    Examples
+    --------
+    >>> machine = built("64MiB", pageblock_order=7)
+    >>> len(machine.snapshot().zones[1].pageblocks)
+    96
+    """
+    state, layout = plan(memory, "x86_64", 1, cpus, kernel)
+    if not 1 <= pageblock_order <= layout.max_order:
+        raise BadMachineError(
+            f"pageblock order {pageblock_order}: 1 to {layout.max_order} are possible here"
+        )
+    state.pageblock_order = pageblock_order
+    for zone in state.zones:
+        blocks = -(-zone.end >> pageblock_order) - (zone.start >> pageblock_order)
+        zone.pageblocks = "M" * blocks
+    # The per-CPU lists of huge pages are for blocks of the CPU's huge page, whatever the order.
+    layout = replace(layout, thp=layout.thp and pageblock_order == HUGE)
+    setup_sizes(state, layout)
+    return Machine.from_state(state, layout)
+
+
+def with_features(machine: Machine, *, clear: int = 0) -> Machine:
+    """The machine itself, without some rules of its kernel (`physmem.mm.features`)."""
+    for table in (machine.tables.zones, machine.tables.memory):
+        table["features"] &= ~clear
+    return machine
+
+
+def flags(machine: Machine, text: str) -> int:
+    """Bits of request flags, as kernels know them."""
+    return machine_table(machine).internal(parse_gfp(text, machine_table(machine)))
+
+
+def machine_table(machine: Machine) -> Any:
+    """Names of the request flags of a machine's Linux."""
+    from physmem.mm.gfp import TABLES
+
+    return TABLES[machine.layout.kernel]
+
+
+def managed(machine: Machine) -> int:
+    """Frames that the page allocator of a machine manages."""
+    return int(machine.tables.zones["managed_pages"].sum())
+
+
+def provenance(*machines: Machine) -> dict[str, Any]:
+    """What a result was computed from: the program's version and the machines' sizes."""
+    from physmem import __version__
+
+    first = machines[0]
+    return {
+        "physmem": __version__,
+        "kernel": first.layout.kernel,
+        "architecture": "x86_64",
+        "zones": ", ".join(
+            f"{zone.name} {zone.managed_pages}" for machine in machines[:1] for zone in machine.zones
+        ),
+        "cpus": first.layout.nr_cpus,
+        "pageblock_order": int(first.tables.memory[0]["pageblock_order"]),
+        "random": "sfc32",
+    }
