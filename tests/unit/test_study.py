@@ -2,7 +2,7 @@
 """The grammar of a study, and what it says of one that cannot be meant."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.sweep_fixtures import GRID, make_study, tiny_capture
 
@@ -148,6 +148,7 @@ def test_too_many_tasks_ask_for_a_sample():
         parse_study("seeds = 100000\n" + HEAD + grid + "[sample]\ncount = 50\n")
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
     count=st.integers(1, 300),

@@ -8,7 +8,7 @@ import statistics
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from tests.sweep_fixtures import GRID, DirectPool, make_study, run_study, tiny_capture
@@ -238,6 +238,7 @@ def test_two_sweeps_do_not_share_a_journal(tmp_path):
     Journal(tmp_path / "s").close()
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     values=st.dictionaries(
         st.text(max_size=5), st.integers() | st.floats() | st.text(max_size=5), max_size=4
@@ -349,6 +350,7 @@ def test_a_metric_may_be_called_as_a_column_and_mixed(tmp_path):
     assert summarise(made.results).variants[0].count == 2
 
 
+@settings(deadline=None, max_examples=50)
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
 def test_spread(values):
     mean, std, low, high = spread_of(values)

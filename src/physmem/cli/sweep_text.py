@@ -128,13 +128,13 @@ def results_dict(results: Results, path: Path, summaries: Sequence[Summary]) -> 
 
 
 def knobs_text(values: Mapping[str, str]) -> str:
-    """Settings as arguments of a command.
+    """Settings as an argument of a command.
 
     Examples
     --------
-    >>> knobs_text({"movablecore": "128M", "name": "a b"})
-    "--set movablecore=128M --set 'name=a b'"
+    >>> knobs_text({"movablecore": "128M", "mobility": "off"}), knobs_text({"name": "a b"})
+    ('--set movablecore=128M,mobility=off', "--set 'name=a b'")
     """
     from shlex import quote
 
-    return " ".join(f"--set {quote(f'{knob}={value}')}" for knob, value in values.items())
+    return f"--set {quote(','.join(f'{knob}={value}' for knob, value in values.items()))}"

@@ -104,6 +104,7 @@ def _search(
     trials: int,
     seed: int,
 ) -> "Search":
+    from physmem.lab.evaluator import check_settings
     from physmem.lab.knob import parse_aim, parse_knob
     from physmem.lab.tune import Search
     from physmem.lib.errors import BadStudyError
@@ -120,6 +121,7 @@ def _search(
         if names.count(name) > 1:
             raise BadStudyError(f"{name}: set more than once; leave one out")
     target, digest, measured_by = _subject(subject, evaluator)
+    check_settings(measured_by, target, {**fixed, **{knob.name: knob.first for knob in made}})
     label = Path(subject).name if digest else subject
     return Search(
         subject=label,

@@ -42,9 +42,9 @@ class Evaluator(msgspec.Struct, frozen=True):
         return f"{self.name}{digest}"
 
 
-CAPTURE = Evaluator("physmem.lab.evaluate:evaluate")
+CAPTURE = Evaluator("physmem.lab.measure:measure")
 """What `physmem whatif` computes of one variant."""
-EXPERIMENT = Evaluator("physmem.experiments.evaluate:evaluate")
+EXPERIMENT = Evaluator("physmem.experiments.measure:measure")
 """What `physmem experiment` computes."""
 
 
@@ -74,6 +74,15 @@ def read_evaluator(name: str, folder: Path) -> Evaluator:
 
 
 @functools.lru_cache(maxsize=64)
+def _load_module(evaluator: Evaluator) -> types.ModuleType:
+    where = evaluator.name.rpartition(":")[0]
+    if not evaluator.source:
+        return importlib.import_module(where)
+    module = types.ModuleType(Path(where).stem)
+    exec(compile(evaluator.source, where, "exec"), module.__dict__)  # noqa: S102 - the user's own file
+    return module
+
+
 def load_evaluator(evaluator: Evaluator) -> Callable[..., Mapping[str, Any]]:
     """Find the function in this process.
 
@@ -84,23 +93,36 @@ def load_evaluator(evaluator: Evaluator) -> Callable[..., Mapping[str, Any]]:
 
     Examples
     --------
-    >>> load_evaluator(Evaluator("m.py:one", "def one(path, settings, seed): return {'n': seed}"))(
-    ...     "", {}, 7)
+    >>> own = Evaluator("m.py:one", "def one(path, settings, seed): return {'n': seed}")
+    >>> load_evaluator(own)("", {}, 7)
     {'n': 7}
     """
-    where, _, function = evaluator.name.rpartition(":")
     try:
-        if evaluator.source:
-            module = types.ModuleType(Path(where).stem)
-            code = compile(evaluator.source, where, "exec")
-            exec(code, module.__dict__)  # noqa: S102 - the user's own file, named in the study
-        else:
-            module = importlib.import_module(where)
-        found: Callable[..., Mapping[str, Any]] = getattr(module, function)
+        found: Callable[..., Mapping[str, Any]] = getattr(
+            _load_module(evaluator), evaluator.name.rpartition(":")[2]
+        )
     except Exception as error:  # noqa: BLE001 - the user's file may fail in any way
         what = f"{type(error).__name__}: {error}"
         raise BadInputError(f"{evaluator.name}: cannot be loaded ({what})") from None
     return found
+
+
+def check_settings(evaluator: Evaluator, subject: str, settings: Mapping[str, str]) -> None:
+    """Let the evaluator's module refuse settings before the work, if it has a function `check`.
+
+    Raises
+    ------
+    PhysmemError
+        What `check` raises; or BadInputError, when the evaluator cannot be loaded.
+
+    Examples
+    --------
+    >>> check_settings(CAPTURE, "a.physmem", {"movablecore": "1G"})
+    """
+    load_evaluator(evaluator)
+    check: Callable[..., object] | None = getattr(_load_module(evaluator), "check", None)
+    if check is not None:
+        check(subject, dict(settings))
 
 
 def measure(evaluator: Evaluator, subject: str, settings: Mapping[str, str], seed: int) -> Metrics:

@@ -53,6 +53,11 @@ class Knob(msgspec.Struct, frozen=True):
     def _text(self, value: float) -> str:
         return f"{value}{self.unit if value else ''}"
 
+    @property
+    def first(self) -> str:
+        """One of its values, to try its name."""
+        return self.value_text(self.choices[0] if self.choices else self.low)
+
     def value_text(self, value: Any) -> str:
         """Text of a value that the search has stored."""
         return str(value) if self.choices else self._text(value)

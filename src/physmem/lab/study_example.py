@@ -8,7 +8,7 @@ captures = ["guest.physmem", "more/*.physmem"]   # relative to this file
 seeds = 3                     # 0, 1 and 2; or a list such as [7, 8, 9]; default: 1 seed, 0
 
 [objective]                   # what the winner is best in
-metric = "huge_free_share"
+metric = "huge_compacted"     # a name of `physmem whatif --json`, or of your own measure
 goal = "maximise"             # or "minimise"
 
 [settings]                    # a grid: every combination is a variant

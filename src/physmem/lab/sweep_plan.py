@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import Any
 
 from physmem.lab.digest import file_digest
-from physmem.lab.evaluator import Evaluator
+from physmem.lab.evaluator import Evaluator, check_settings
 from physmem.lab.study import Study
 from physmem.lab.task import Task, tasks_of
+from physmem.lib.errors import BadStudyError, PhysmemError
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ def plan_study(study: Study) -> Plan:
 
     Raises
     ------
+    BadStudyError
+        An experiment or a setting does not exist.
     BadInputError
         A capture cannot be read.
     """
+    _check(study)
     digests = {name: file_digest(path) for name, path in study.captures.items()}
     subjects: dict[str, tuple[str, str, Evaluator, Mapping[str, Any]]] = {
         name: (str(path), digests[name], study.evaluators["capture"], {})
@@ -63,3 +67,19 @@ def plan_study(study: Study) -> Plan:
     variants = {variant.name: variant.settings for variant in study.variants}
     rows = [Row(*made, made[2].key) for made in tasks_of(subjects, variants, study.seeds)]
     return Plan(study, tuple(rows), digests)
+
+
+def _check(study: Study) -> None:
+    """Let those who will measure refuse settings that do not exist."""
+    first = next(iter(study.captures.values()), None)
+    asked: list[tuple[str, str, Mapping[str, str]]] = []
+    if first is not None:
+        asked.append(("capture", str(first), {}))
+    asked += [("experiment", one.name, one.params) for one in study.experiments]
+    for kind, target, shared in asked:
+        for variant in study.variants:
+            try:
+                check_settings(study.evaluators[kind], target, {**shared, **variant.settings})
+            except PhysmemError as error:
+                where = variant.name if kind == "capture" else f"{variant.name}, {target}"
+                raise BadStudyError(f"{study.name}: {where}: {error}") from None
