@@ -180,6 +180,7 @@ def test_a_search_from_begin_to_end(tmp_path):
     capture = str(tmp_path / "c0.physmem")
     assert command[:4] == ["physmem", "whatif", capture, "--set"]
     assert command[4].startswith("x=1,mobility=")
+    assert command[5:] == ["--seed", "0"]
     assert (tmp_path / "c0.tune.db").exists()
     read_info(tmp_path / "c0.physmem")  # is as it was
     told = json.loads(tune(tmp_path, "--set", "x=1", "--trials", "6", "--json").stdout)

@@ -35,6 +35,7 @@ def shape(made):
     return [(trial.number, trial.settings, trial.value) for trial in made.trials]
 
 
+@pytest.mark.slow
 def test_it_finds_the_top(tmp_path):
     made = tune(search(30), str(tmp_path / "t.db"), DirectPool())
     assert len(made.trials) == 30
@@ -49,6 +50,7 @@ def test_it_finds_the_top(tmp_path):
     assert least.best.value == min(t.value for t in least.trials if t.value is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_equal_seeds_equal_trials_also_in_two_parts(tmp_path, jobs):
     # more than the sampler's ten random trials: what it learns must be the same, too
@@ -68,6 +70,7 @@ def test_equal_seeds_equal_trials_also_in_two_parts(tmp_path, jobs):
     assert (again.known, shape(again)) == (15, shape(whole))
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on(tmp_path):
     whole = tune(search(12), str(tmp_path / "a.db"), DirectPool())
 
@@ -189,8 +192,8 @@ def test_what_is_no_knob(text, message):
 
 def test_values_lie_in_the_range():
     trials = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    for low, extent, step in itertools.product((0, 1, 7), (1, 3, 20), (1, 2, 5)):
-        step = min(step, extent)
+    for low, extent, most in itertools.product((0, 1, 7), (1, 3, 20), (1, 2, 5)):
+        step = min(most, extent)
         knob = parse_knob(f"a={low}K..{low + extent}K:{step}K")
         trial = trials.ask()
         text = knob.suggest(trial)

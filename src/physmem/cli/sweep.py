@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`physmem sweep`: captures and experiments under many settings and seeds, and which is best."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,7 @@ import typer
 from physmem.cli.options import Json, Quiet, complete_file
 
 if TYPE_CHECKING:
+    from physmem.lab.evaluator import Evaluator
     from physmem.lab.local_pool import Pool
     from physmem.lab.results import Results
     from physmem.lab.sweep_plan import Plan
@@ -98,6 +99,8 @@ def sweep(
     if plan:
         _print_plan(made, output, json=json)
         return
+    if dask is None:
+        prepare(made.used_evaluators(), quiet=quiet or json)
     _run(made, output, _pool(jobs, dask), retry_failed=retry_failed, quiet=quiet or json)
     from physmem.lab.results import read_results
 
@@ -115,6 +118,17 @@ def check_results(output: Path, source: Path) -> None:
     from physmem.cli.run import check_output
 
     check_output(output, source, ".parquet")
+
+
+def prepare(evaluators: Iterable["Evaluator"], *, quiet: bool) -> None:
+    """Compile what captures need: otherwise each process would, at the same time."""
+    from physmem.lab.evaluator import CAPTURE
+
+    if CAPTURE in evaluators:
+        from physmem.cli.compiling import compile_now
+        from physmem.lab.kernels import KERNELS
+
+        compile_now(*KERNELS, quiet=quiet)
 
 
 def _pool(jobs: int | None, dask: str | None) -> "Pool":

@@ -125,16 +125,3 @@ def results_dict(results: Results, path: Path, summaries: Sequence[Summary]) -> 
             for row in results.failed
         ],
     }
-
-
-def knobs_text(values: Mapping[str, str]) -> str:
-    """Settings as an argument of a command.
-
-    Examples
-    --------
-    >>> knobs_text({"movablecore": "128M", "mobility": "off"}), knobs_text({"name": "a b"})
-    ('--set movablecore=128M,mobility=off', "--set 'name=a b'")
-    """
-    from shlex import quote
-
-    return f"--set {quote(','.join(f'{knob}={value}' for knob, value in values.items()))}"

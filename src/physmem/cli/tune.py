@@ -78,12 +78,14 @@ def tune(
     from physmem.cli.main import DIVERGED, EQUAL
     from physmem.cli.output import print_json
     from physmem.cli.progress import Bar
+    from physmem.cli.sweep import prepare
     from physmem.lab.local_pool import LocalPool
     from physmem.lab.tune import tune as run
 
     search = _search(subject, objective, knob, set_ or [], evaluator, trials, seed)
     gc.enable()  # a search is no short run
     where = storage or f"{Path(subject).name.removesuffix(SUFFIX)}.tune.db"
+    prepare([search.evaluator], quiet=quiet or json)
     with Bar("tune", "trials", quiet=quiet or json) as bar:
         made = run(search, where, LocalPool(jobs), jobs, bar)
     if json:
@@ -155,15 +157,17 @@ def _command(made: "Tuned") -> str:
     """Command that shows the best settings."""
     from shlex import quote
 
-    from physmem.cli.sweep_text import knobs_text
-
     best = made.best
     if best is None:
         return ""
     search = made.search
-    verb = "whatif" if search.digest else "experiment"
-    subject = search.target if search.digest else search.subject
-    return f"physmem {verb} {quote(subject)} {knobs_text({**search.fixed, **best.settings})}"
+    pairs = [f"{name}={value}" for name, value in {**search.fixed, **best.settings}.items()]
+    if search.digest:
+        words = ["physmem", "whatif", search.target, "--set", ",".join(pairs)]
+    else:
+        words = ["physmem", "experiment", search.subject]
+        words += [word for pair in pairs for word in ("-p", pair)]
+    return " ".join(quote(word) for word in [*words, "--seed", str(search.seed)])
 
 
 def _best_line(made: "Tuned") -> str:

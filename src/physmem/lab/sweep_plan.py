@@ -39,6 +39,10 @@ class Plan:
             made.setdefault(row.key, row.task)
         return made
 
+    def used_evaluators(self) -> set[Evaluator]:
+        """What measures the captures and experiments of this plan."""
+        return {task.evaluator for task in self.tasks.values()}
+
     def missing(self, known: Iterable[str]) -> list[Task]:
         """Tasks whose keys are not known yet."""
         done = set(known)

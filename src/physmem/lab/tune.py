@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from physmem.lab.task import OK, Outcome, Task
 from physmem.lib.errors import BadInputError, BadStudyError
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import optuna
 
 _INTERRUPTED = "interrupted"
@@ -146,17 +149,20 @@ def tune(
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage if "://" in storage else f"sqlite:///{storage}"
-    lock = _lock(url)
+    lock = opened = None
     try:
-        study = _open(search, url)
+        lock = _lock(url)
+        opened = _open(url)
+        study = _study(search, opened)
         known = _clear(study)
         with pool:
             progress(known, search.trials)
             _go_on(search, study, pool, jobs, progress)
-        made = tuple(_results(search, study))
-        study._storage.remove_session()  # noqa: SLF001 - no public name; open files would stay
-        return Tuned(search, made, known)
+        return Tuned(search, tuple(_results(search, study)), known)
     finally:
+        if opened is not None:
+            opened.remove_session()
+            opened.engine.dispose()
         optuna.logging.set_verbosity(verbosity)
         if lock is not None:
             os.close(lock)
@@ -180,23 +186,50 @@ def _lock(url: str) -> int | None:
     return descriptor
 
 
-def _open(search: Search, url: str) -> "optuna.Study":
+def _open(url: str) -> "optuna.storages.RDBStorage":
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    options = {}
+    if url.startswith("sqlite:///") and "?" not in url:
+        options["creator"] = partial(_connect, url.removeprefix("sqlite:///"))
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
+        raise _no_storage(url, error) from None
+
+
+def _connect(path: str) -> "sqlite3.Connection":
+    """Connection that does not wait for the disk at each of the many commits of a trial.
+
+    With a write-ahead log, a killed process loses nothing by that, a power cut the last trials.
+    """
+    import sqlite3
+
+    connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
+
+
+def _no_storage(url: str, error: Exception) -> BadStudyError:
+    reason = " ".join(str(error).split())[:160]
+    return BadStudyError(f"{url}: no storage of Optuna ({reason}); choose another --storage")
+
+
+def _study(search: Search, storage: "optuna.storages.RDBStorage") -> "optuna.Study":
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        storage = optuna.storages.RDBStorage(url)
         return optuna.create_study(
             storage=storage,
             study_name=search.name,
             direction="maximize" if search.aim.maximise else "minimize",
             load_if_exists=True,
         )
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise BadStudyError(
-            f"{url}: no storage of Optuna ({reason}); choose another --storage"
-        ) from None
+    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise _no_storage(str(storage.engine.url), error) from None
 
 
 def _clear(study: "optuna.Study") -> int:
