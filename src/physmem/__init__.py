@@ -9,6 +9,7 @@
 
     machine = physmem.load("recording.physmem")      # ... or one in a recorded state
     result = physmem.replay("recording.physmem")     # and the whole recording, compared
+    report = physmem.whatif("recording.physmem", "movablecore=128M")   # or under other rules
 
 Names are imported when they are first used: `import physmem` alone loads neither NumPy nor Numba.
 """
@@ -20,6 +21,7 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` would double the 
 if TYPE_CHECKING:
     from physmem.boot.start import boot
     from physmem.firmware.hardware import Hardware
+    from physmem.lab.run import whatif
     from physmem.lib import errors
     from physmem.lib.errors import (
         AlreadyMappedError,
@@ -61,6 +63,7 @@ _FROM = {
     "physmem.mm.state": {"State": "State"},
     "physmem.mm.compare": {"compare_states": "compare_states"},
     "physmem.replay.session": {"load": "load_machine"},
+    "physmem.lab.run": {"whatif": "whatif"},
     "physmem.pgtable.formats": {"page_table_formats": "page_table_formats"},
     "physmem.replay.report": {"Result": "Result"},
     "physmem.lib.errors": {
@@ -124,6 +127,7 @@ __all__ = [
     "open_machine",
     "page_table_formats",
     "replay",
+    "whatif",
 ]
 
 

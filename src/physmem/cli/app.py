@@ -22,6 +22,7 @@ from physmem.cli import (
     sweep,
     tune,
     warm,
+    whatif,
 )
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.command("boot")(boot.boot)
 app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
 app.command("replay")(replay.replay)
+app.command("whatif")(whatif.whatif)
 app.command("info")(info.info)
 app.command("proc")(proc.proc)
 app.command("picture")(picture.picture)

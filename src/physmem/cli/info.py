@@ -26,6 +26,7 @@ def to_dict(found: "CaptureInfo", name: str, size: int) -> dict[str, Any]:
     import msgspec
 
     result: dict[str, Any] = {"file": name, "bytes": size, **msgspec.to_builtins(found)}
+    result["boot_log"] = len(found.boot_log)
     result["movable0"] = {
         "runs": len(found.movable0),
         "frames": sum(count for _, count in found.movable0),

@@ -6,7 +6,7 @@ from typing import Any
 
 from physmem.cli.options import Quiet
 
-_PACKAGES = ("mm", "machine", "trace", "replay")
+_PACKAGES = ("mm", "machine", "trace", "replay", "lab")
 
 
 def warm(quiet: Quiet = False) -> None:

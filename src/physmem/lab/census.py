@@ -33,11 +33,13 @@ NR_FIGURES = 10
 
 
 @kernel
-def census(h: int, number: int, order: int, out: Array[i64], unmovable: Array[u32]) -> int:
+def census(
+    h: int, number: int, order: int, out: Array[i64], unmovable: Array[u32], moving: Array[u32]
+) -> int:
     """Count the blocks of 2**order frames of one zone; how many there are, cut ones left out.
 
-    `unmovable` gets the frames of each block (by pfn >> order) that cannot be moved, where it is
-    long enough.
+    `unmovable` and `moving` get the frames in use of each block (by pfn >> order) that cannot, and
+    can, be moved, where they are long enough.
     """
     m = memory_at(h)
     zone = m.zones[number]
@@ -67,6 +69,7 @@ def census(h: int, number: int, order: int, out: Array[i64], unmovable: Array[u3
         out[FREE_FRAMES] += free
         if block < len(unmovable):
             unmovable[block] += pinned
+            moving[block] += movable
         if high - low < size:
             out[POLLUTED_FREE] += free
             continue

@@ -48,7 +48,7 @@ def evaluate(
     path = Path(capture_path)
     stamp = path.stat().st_mtime_ns if path.exists() else 0
     source = _source(os.fspath(path), stamp)
-    run = prepare(source.described, Settings.parse(_seeded(settings, seed)), source.workload)
+    run = prepare(source.described, Settings.parse(seeded(settings, seed)), source.workload)
     run.carry_out()
     return row_of(source, run, seed)
 
@@ -58,7 +58,7 @@ def _source(path: str, _stamp: int) -> Source:
     return Source.open(path)
 
 
-def _seeded(settings: Mapping[str, str], seed: int) -> dict[str, str]:
+def seeded(settings: Mapping[str, str], seed: int) -> dict[str, str]:
     """Settings with the seed where one is asked for."""
     return {
         name: str(seed) if name == "shuffle" and value in ("", "on", "seed") else value

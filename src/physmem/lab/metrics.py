@@ -119,7 +119,7 @@ def take_census(machine: Machine) -> Any:
     none: Any = np.empty(0, np.uint32)
     for number in range(len(found)):
         row: Any = found[number]
-        ready(ce.census)(address(tables.memory), number, order, row, none)
+        ready(ce.census)(address(tables.memory), number, order, row, none, none)
     return found
 
 
