@@ -12,6 +12,7 @@ from physmem import __version__
 from physmem.cli import (
     boot,
     demo,
+    experiment,
     import_,
     info,
     pagetable,
@@ -40,6 +41,7 @@ app.command("replay")(replay.replay)
 app.command("whatif")(whatif.whatif)
 app.command("info")(info.info)
 app.command("proc")(proc.proc)
+app.command("experiment")(experiment.experiment)
 app.command("picture")(picture.picture)
 app.command("translate")(pagetable.translate)
 app.command("pagetable")(pagetable.pagetable)

@@ -6,7 +6,7 @@ from typing import Any
 
 from physmem.cli.options import Quiet
 
-_PACKAGES = ("mm", "machine", "trace", "replay", "lab")
+_PACKAGES = ("mm", "machine", "trace", "replay", "lab", "experiments")
 
 
 def warm(quiet: Quiet = False) -> None:

@@ -145,7 +145,7 @@ def census(machine: Machine, order: int = 9) -> Census:
     """
     memory = machine.tables.memory[0]
     rows = (int(memory["max_pfn"]) + (1 << order) - 1 >> order) + 1
-    raw: NDArray[Any] = np.zeros(rows * KINDS, np.uint32)
+    raw: Any = np.zeros(rows * KINDS, np.uint32)
     ready(take_census)(address(machine.tables.memory), order, raw)
     counts = raw.reshape(rows, KINDS).astype(np.int64)
     frames = tuple(int(total) for total in counts.sum(axis=0))

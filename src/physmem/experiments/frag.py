@@ -80,8 +80,19 @@ def frag_choose(h: int, count: int) -> None:
 
 
 @kernel
-def frag_round(h: int, count: int) -> int:
-    """Free `count` random frames, allocate as many; how many were obtained."""
-    frag_choose(h, count)
-    frag_free(h, count)
-    return frag_alloc(h, count)
+def frag_replace(h: int, count: int) -> int:
+    """Free a random held frame and allocate one in its place, `count` times; how many there were."""
+    f = frag_at(h)
+    m = memory_of(f.memory_addr)
+    for done in range(count):
+        at = below(f.random[0], f.held)
+        cpu = f.operations % f.nr_cpus
+        free_pages(m, int(f.frag_pfn[at]), 0, cpu, False)
+        pfn = alloc_pages(m, 0, f.gfp, f.node, cpu, 0)
+        f.operations += 2
+        if pfn == NONE:
+            f.held -= 1
+            f.frag_pfn[at] = f.frag_pfn[f.held]
+            return done
+        f.frag_pfn[at] = pfn
+    return count

@@ -5,7 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from physmem.experiments.frag import Frag, frag_alloc, frag_choose, frag_free, frag_shuffle
+from physmem.experiments.frag import (
+    Frag,
+    frag_alloc,
+    frag_choose,
+    frag_free,
+    frag_replace,
+    frag_shuffle,
+)
 from physmem.experiments.machines import flags
 from physmem.experiments.random32 import start_random
 from physmem.lib.errors import BadRequestError
@@ -97,3 +104,18 @@ class Holder:
     def free(self, count: int) -> int:
         """Free the last `count` held frames."""
         return int(ready(frag_free)(self.handle, count))
+
+    def replace(self, count: int) -> None:
+        """Free a random frame and allocate another, `count` times.
+
+        Raises
+        ------
+        BadRequestError
+            The machine is too small for the experiment.
+        """
+        if int(ready(frag_replace)(self.handle, count)) < count:
+            raise BadRequestError("the machine fell to its watermarks; take more memory")
+
+    def cpus(self, count: int) -> None:
+        """Let requests come from the first `count` CPUs only, in turn."""
+        self._record[0]["nr_cpus"] = count

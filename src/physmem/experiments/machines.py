@@ -8,9 +8,16 @@ from physmem.boot.start import boot_hardware, handover_of
 from physmem.firmware.hardware import Hardware
 from physmem.firmware.size import parse_size
 from physmem.lib.errors import BadMachineError
+from physmem.lib.jit import ready
+from physmem.lib.struct import address
 from physmem.machine.build import plan, setup_sizes
 from physmem.machine.machine import Machine
-from physmem.mm.gfp import parse_gfp
+from physmem.machine.present_sizes import watermarks
+from physmem.machine.sizing import thp_min_free_kbytes
+from physmem.mm.entry import do_setup_reserve
+from physmem.mm.features import MANAGED_PAGES
+from physmem.mm.gfp import TABLES, GfpTable, parse_gfp
+from physmem.mm.mmzone import WMARK_HIGH
 
 HUGE = 9
 """Order of a huge page with 4 KiB pages on x86-64: 2 MiB."""
@@ -20,6 +27,7 @@ def booted(
     memory: str | int,
     kernel: str = "6.1",
     *,
+    arch: str = "x86_64",
     cpus: int = 1,
     grouping: bool = True,
     movable: int = 0,
@@ -43,7 +51,7 @@ def booted(
     ['DMA', 'DMA32', 'Movable']
     """
     size = parse_size(memory)
-    hardware = Hardware.of(memory=size, cpus=cpus)
+    hardware = Hardware.of(memory=size, cpus=cpus, arch=arch)
     cmdline = f"movablecore={size * movable // 100 >> 10}K" if movable else ""
     start = boot_hardware(hardware, kernel=kernel, cmdline=cmdline)
     return Machine.from_boot(
@@ -51,8 +59,44 @@ def booted(
     )
 
 
+def recommended_min_free(machine: Machine) -> int:
+    """min_free_kbytes that keeps pageblocks of each type free: what `hugeadm` and khugepaged set.
+
+    Linux: set_recommended_min_free_kbytes(), mm/khugepaged.c (6.1)
+    """
+    zones = machine.tables.zones
+    total = managed(machine)
+    free = int((zones["managed_pages"] - zones["watermark"][:, WMARK_HIGH]).clip(0).sum())
+    order = int(machine.tables.memory[0]["pageblock_order"])
+    return thp_min_free_kbytes(order, len(zones), free, total)
+
+
+def set_min_free(machine: Machine, kbytes: int) -> Machine:
+    """The machine itself after `sysctl vm.min_free_kbytes` (kernels without managed pages only).
+
+    Linux: setup_per_zone_pages_min(), mm/page_alloc.c (2.6.24)
+
+    Raises
+    ------
+    BadMachineError
+        The kernel is a later one.
+    """
+    zones = machine.tables.zones
+    if int(zones[0]["features"]) & MANAGED_PAGES:
+        raise BadMachineError(f"Linux {machine.layout.kernel} sets min_free_kbytes at boot here")
+    lowmem = int(zones["present_pages"].sum())
+    for number, zone in enumerate(zones):
+        zone["watermark"][:] = watermarks(kbytes, int(zone["present_pages"]), lowmem)
+        ready(do_setup_reserve)(address(machine.tables.memory), number)
+    return machine
+
+
 def built(
-    memory: str | int, kernel: str = "6.1", *, cpus: int = 1, pageblock_order: int = HUGE
+    memory: str | int,
+    kernel: str = "6.1",
+    *,
+    pageblock_order: int = HUGE,
+    min_free_kbytes: int | None = None,
 ) -> Machine:
     """Machine with all memory free and another pageblock order.
 
@@ -67,7 +111,7 @@ def built(
     >>> len(machine.snapshot().zones[1].pageblocks)
     96
     """
-    state, layout = plan(memory, "x86_64", 1, cpus, kernel)
+    state, layout = plan(memory, "x86_64", 1, 1, kernel)
     if not 1 <= pageblock_order <= layout.max_order:
         raise BadMachineError(
             f"pageblock order {pageblock_order}: 1 to {layout.max_order} are possible here"
@@ -78,7 +122,7 @@ def built(
         zone.pageblocks = "M" * blocks
     # The per-CPU lists of huge pages are for blocks of the CPU's huge page, whatever the order.
     layout = replace(layout, thp=layout.thp and pageblock_order == HUGE)
-    setup_sizes(state, layout)
+    setup_sizes(state, layout, min_free_kbytes)
     return Machine.from_state(state, layout)
 
 
@@ -91,14 +135,8 @@ def with_features(machine: Machine, *, clear: int = 0) -> Machine:
 
 def flags(machine: Machine, text: str) -> int:
     """Bits of request flags, as kernels know them."""
-    return machine_table(machine).internal(parse_gfp(text, machine_table(machine)))
-
-
-def machine_table(machine: Machine) -> Any:
-    """Names of the request flags of a machine's Linux."""
-    from physmem.mm.gfp import TABLES
-
-    return TABLES[machine.layout.kernel]
+    table: GfpTable = TABLES[machine.layout.kernel]
+    return table.internal(parse_gfp(text, table))
 
 
 def managed(machine: Machine) -> int:
@@ -114,9 +152,10 @@ def provenance(*machines: Machine) -> dict[str, Any]:
     return {
         "physmem": __version__,
         "kernel": first.layout.kernel,
-        "architecture": "x86_64",
         "zones": ", ".join(
-            f"{zone.name} {zone.managed_pages}" for machine in machines[:1] for zone in machine.zones
+            f"{zone.name} {zone.managed_pages}"
+            for machine in machines[:1]
+            for zone in machine.zones
         ),
         "cpus": first.layout.nr_cpus,
         "pageblock_order": int(first.tables.memory[0]["pageblock_order"]),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What an experiment gives: figures beside the published ones, tables, series, and from what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,7 @@ class Report:
     provenance : what it was computed from
     machines : machines that the experiment left, by name (not part of the result)
     seconds : time the experiment took (not part of the result)
+    measured : other figures of this run on this computer, such as memory (not part of the result)
     operations : requests and frees that it made
     """
 
@@ -119,6 +120,7 @@ class Report:
     operations: int = 0
     machines: Mapping[str, "Machine"] = field(default_factory=dict, compare=False, repr=False)
     seconds: float = field(default=0.0, compare=False)
+    measured: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def metrics(self) -> dict[str, float]:
         """Figures by their keys, and `holds` as 0 or 1: a flat row for sweeps."""
@@ -184,8 +186,3 @@ class Report:
         columns = {column: table.column(column) for column in table.columns}
         text = json.dumps({k: v for k, v in self.to_dict().items() if k != "tables"})
         return pa.table(columns).replace_schema_metadata({"physmem.experiment": text})
-
-
-def rows_of(columns: Sequence[str], dicts: Sequence[Mapping[str, Scalar]]) -> Any:
-    """Rows of a table from mappings."""
-    return tuple(tuple(row[column] for column in columns) for row in dicts)
