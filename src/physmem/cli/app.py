@@ -20,6 +20,8 @@ from physmem.cli import (
     proc,
     replay,
     slabinfo,
+    sweep,
+    tune,
     warm,
     whatif,
 )
@@ -45,6 +47,8 @@ app.command("translate")(pagetable.translate)
 app.command("pagetable")(pagetable.pagetable)
 app.command("slabinfo")(slabinfo.slabinfo)
 app.command("slabtop")(slabinfo.slabtop)
+app.command("sweep")(sweep.sweep)
+app.command("tune")(tune.tune)
 app.command("warm")(warm.warm)
 
 

@@ -4,7 +4,12 @@
 import re
 from collections.abc import Sequence
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([\w-]+)\s*\]")
+_PART = r"(?:[\w-]+|\"[^\"]*\"|'[^']*')"
+_DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]")
+_KEY = re.compile(rf"\s*({_DOTTED})\s*=")
+
+Path = tuple[str | int, ...]
 
 
 def line_of(text: str, path: Sequence[str | int]) -> int:
@@ -12,35 +17,45 @@ def line_of(text: str, path: Sequence[str | int]) -> int:
 
     Parameters
     ----------
-    path : for example ("e820", 2, "type") or ("nodes",)
+    path : for example ("e820", 2, "type"), ("nodes",) or ("variant", 0, "settings", "mobility")
 
     Examples
     --------
     >>> line_of('arch = "i386"\n[[e820]]\nstart = 0\n[[e820]]\nstart = 1', ("e820", 1, "start"))
     5
+    >>> line_of('[[variant]]\nname = "a"\n[variant.settings]\nx = 1', ("variant", 0, "settings"))
+    3
     """
-    top, number, name = path[0], None, None
-    for part in path[1:]:
-        if isinstance(part, int):
-            number = part if number is None else number
-        else:
-            name = part
-    best = 0
-    inside, seen = "", -1
+    wanted = tuple(path)
+    best = depth = 0
+    inside: Path = ()
+    seen: dict[Path, int] = {}
     for at, line in enumerate(text.splitlines(), 1):
         header = _HEADER.match(line)
+        key = None if header else _KEY.match(line)
         if header is not None:
-            inside = header[2]
-            if inside == top:
-                seen += 1
-                if number is None or seen == number:
-                    best = at
+            here = inside = _table(_parts(header[2]), seen, array=header[1] == "[[")
+        elif key is not None:
+            here = (*inside, *_parts(key[1]))
+        else:
             continue
-        key = re.match(r"\s*\"?([\w-]+)\"?\s*[=.]", line)
-        if key is None:
-            continue
-        if not inside and key[1] == top:
-            return at
-        if inside == top and key[1] == name and (number is None or seen == number):
-            return at
+        common = min(len(here), len(wanted))
+        if here[:common] == wanted[:common] and common > depth:
+            best, depth = at, common
     return best
+
+
+def _parts(dotted: str) -> Path:
+    return tuple(part.strip("\"'") for part in re.findall(_PART, dotted))
+
+
+def _table(parts: Path, seen: dict[Path, int], *, array: bool) -> Path:
+    """Path of a header's table: each array of tables on the way adds the number of its element."""
+    here: Path = ()
+    for number, part in enumerate(parts, 1):
+        here = (*here, part)
+        if array and number == len(parts):
+            seen[here] = seen.get(here, -1) + 1
+        if here in seen:
+            here = (*here, seen[here])
+    return here

@@ -160,3 +160,11 @@ class UseAfterFreeError(ObjectError):
 
 class ObjectsRemainError(ObjectError):
     """A cache was to be destroyed that has objects in use."""
+
+
+class BadStudyError(BadInputError):
+    """A study of a sweep, or a knob or an objective of a search, that cannot be meant."""
+
+
+class ClusterError(PhysmemError):
+    """A cluster that cannot be reached, has no workers, runs other sources, or went away."""
