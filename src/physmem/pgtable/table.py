@@ -71,6 +71,7 @@ class PageTable(TableReader):
         self._map = ready(do_map)
         self._change = ready(do_change)
         self._alloc: Callable[[int, int], int] | None = None
+        self._shares: NDArray[np.int64] | None = None
         self.use(source)
         self._row["root"] = self._new_table() if root is None else root
         if fmt.two_roots:
@@ -377,6 +378,12 @@ class PageTable(TableReader):
         self._row["root"] = self._row["root_high"] = -1
 
     # -- frames -----------------------------------------------------------------------------------
+
+    def frame_shares(self) -> NDArray[np.int64]:
+        """By frame: how many address spaces have it beside the first (made at the first fork)."""
+        if self._shares is None:
+            self._shares = np.zeros(self.ram.size >> int(self._row["frame_shift"]), np.int64)
+        return self._shares
 
     def alloc_frames(self, order: int = 0, gfp: int = 0xCC0) -> int:
         """2**order frames of the machine's page allocator: physical address.
