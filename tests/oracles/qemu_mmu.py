@@ -18,6 +18,8 @@ import numpy as np
 RAM_BYTES = 2 << 30
 CODE, TABLES, DATA = 0x200000, 0x8000000, 0x10000000
 """Offsets in the guest's RAM: program and queries, page tables, memory to map."""
+DEVICE_TREE = 0xBFE00000
+"""Here QEMU puts the device tree of riscv64 into 2 GiB of RAM."""
 PROBES = (0x200, 0x10000)  # of the program: parameters (riscv64), queries
 AT_READ, AT_WRITE, AT_USER_READ, AT_USER_WRITE, LOAD, STORE, RUN = range(7)
 """Queries of arm64."""

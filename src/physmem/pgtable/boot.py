@@ -23,6 +23,30 @@ from physmem.pgtable.source import BootAlloc
 from physmem.pgtable.table import PageTable
 
 
+def map_piece(table: PageTable, va: int, piece: MapPiece) -> None:
+    """Map a piece at a virtual address; what is mapped already stays.
+
+    The outermost leaves are whole: they reach beyond the range where no table is in the way.
+    """
+    size, page = piece.size, table.format.page_size
+    first, last = piece.start, piece.end
+    aligned = (va - first) % size == 0
+    if aligned and not _has_table(table, va, size):
+        first = first & -size
+    if aligned and not _has_table(table, va + piece.end - piece.start - 1, size):
+        last = -(-last // size) * size
+    first, last = first & -page, -(-last // page) * page
+    va += first - piece.start
+    table.map(va, first, last - first, piece.prot, largest=size, skip=True)
+
+
+def _has_table(table: PageTable, va: int, size: int) -> bool:
+    """Whether leaves smaller than `size` are in use around an address."""
+    real = [step for step in table.translate(va).steps if not step.folded]
+    position = [1 << level.shift for level in table.format.levels].index(size)
+    return len(real) > position + 1
+
+
 class DirectMapWriter:
     """Enters what an architecture's start-up maps, while it maps it or afterwards.
 
@@ -153,7 +177,7 @@ class DirectMapWriter:
             self._link_adopted(va, va + piece.end - piece.start)
         self._may_use_static = piece.static
         if piece.size:
-            self._map(table, va, piece)
+            map_piece(table, va, piece)
         else:
             self._make_tables(table, va, va + piece.end - piece.start)
         self._may_use_static = False
@@ -180,29 +204,6 @@ class DirectMapWriter:
 
     def _space(self, name: str) -> PageTable:
         return self.idmap() if name == "idmap" else self._spaces[name]
-
-    def _map(self, table: PageTable, va: int, piece: MapPiece) -> None:
-        """What is mapped already stays.
-
-        The outermost leaves are whole: they reach beyond the range where no table is in the way.
-        """
-        size, page = piece.size, table.format.page_size
-        first, last = piece.start, piece.end
-        aligned = (va - first) % size == 0
-        if aligned and not self._has_table(table, va, size):
-            first = first & -size
-        if aligned and not self._has_table(table, va + piece.end - piece.start - 1, size):
-            last = -(-last // size) * size
-        first, last = first & -page, -(-last // page) * page
-        va += first - piece.start
-        table.map(va, first, last - first, piece.prot, largest=size, skip=True)
-
-    @staticmethod
-    def _has_table(table: PageTable, va: int, size: int) -> bool:
-        """Whether leaves smaller than `size` are in use around an address."""
-        real = [step for step in table.translate(va).steps if not step.folded]
-        position = [1 << level.shift for level in table.format.levels].index(size)
-        return len(real) > position + 1
 
     @staticmethod
     def _make_tables(table: PageTable, va: int, end: int) -> None:

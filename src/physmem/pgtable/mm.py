@@ -358,6 +358,7 @@ class AddressSpace:
         child = AddressSpace(self.kernel, self._source, self.tlbs)
         child.vmas = list(self.vmas)
         child._note_areas()
+        self.kernel.processes.append(child.table)
         shares = self.kernel.frame_shares()
         for space in (self, child):
             attach(space.table.record[0], "frame_shares", shares)

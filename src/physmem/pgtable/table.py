@@ -19,7 +19,13 @@ from physmem.pgtable.format import U64, Format, signed
 from physmem.pgtable.mapping import do_map
 from physmem.pgtable.reading import Slot, TableReader
 from physmem.pgtable.source import Buddy, Source
-from physmem.pgtable.tables import do_frame_alloc, do_frame_free, do_table_alloc, do_table_free
+from physmem.pgtable.tables import (
+    do_frame_alloc,
+    do_frame_free,
+    do_frame_split,
+    do_table_alloc,
+    do_table_free,
+)
 
 _MOST_POOL = 1 << 20
 
@@ -72,6 +78,8 @@ class PageTable(TableReader):
         self._change = ready(do_change)
         self._alloc: Callable[[int, int], int] | None = None
         self._shares: NDArray[np.int64] | None = None
+        self.processes: list[PageTable] = []
+        """Page tables of processes that share this one's upper half."""
         self.use(source)
         self._row["root"] = self._new_table() if root is None else root
         if fmt.two_roots:
@@ -397,6 +405,13 @@ class PageTable(TableReader):
         if paddr < 0:
             raise errors.OutOfMemoryError(f"no block of order {order}")
         return paddr
+
+    def split_frames(self, paddr: int, order: int, parts: int = 0) -> None:
+        """Make a block of `alloc_frames` blocks of 2**parts frames, each to be freed by itself.
+
+        Linux: split_page(), mm/page_alloc.c
+        """
+        ready(do_frame_split)(self.handle, paddr, order, parts)
 
     def free_frames(self, paddr: int, order: int = 0) -> None:
         """Give a block of `alloc_frames` back.

@@ -160,6 +160,12 @@ def do_frame_alloc(h: int, gfp: int, order: int) -> int:
 
 
 @kernel
+def do_frame_split(h: int, pa: int, order: int, parts: int) -> None:
+    """`frame_split` from Python."""
+    frame_split(table_at(h), pa, order, parts)
+
+
+@kernel
 def do_frame_free(h: int, pa: int, order: int) -> bool:
     """`frame_free` from Python."""
     return frame_free(table_at(h), pa, order)
