@@ -57,7 +57,7 @@ def map_pieces_for(page_table: str, start: int, end: int, sizes: tuple[int, ...]
 
     Examples
     --------
-    >>> [piece.size for piece in map_pieces_for("arm64_4k_39", 0, 1 << 30, (4096, 1 << 21, 1 << 30))]
+    >>> [piece.size for piece in map_pieces_for("arm64_4k_39", 0, 1 << 30, (4096, 1 << 21))]
     [4096]
     """
     family = page_table.split("_", 1)[0]
