@@ -17,23 +17,38 @@ class Maps:
     """A page table filled at random; `ranges` are what was mapped.
 
     Physical addresses are in [bottom, top), without the bits of `avoid`;
-    `clean` leaves accessed and dirty bits to the hardware.
+    `clean` leaves accessed and dirty bits to the hardware; `napot` makes groups of riscv64 too;
+    tables lie in `tables`; `first` is called with the empty table.
     """
 
     def __init__(
-        self, name, rnd, count=200, *, kernel=True, top=None, bottom=0, avoid=0, clean=False
+        self,
+        name,
+        rnd,
+        count=200,
+        *,
+        kernel=True,
+        top=None,
+        bottom=0,
+        avoid=0,
+        clean=False,
+        napot=False,
+        tables=(1 << 20, 1 << 30),
+        first=None,
     ):
         self.fmt = fmt = page_table_format(name)
         self.rnd = rnd
         self.ram = Ram(RAM if fmt.va_bits > 32 else 1 << 32)
-        self.table = PageTable(fmt, self.ram, bump(1 << 20, 1 << 30), kernel=kernel)
+        self.table = PageTable(fmt, self.ram, bump(*tables), kernel=kernel)
+        if first is not None:
+            first(self.table)
         reach = top or 1 << min(fmt.pa_bits, 40)
         if fmt.name == "x86_32":
             reach = 1 << 32
         shifts = [shift for shift in fmt.leaf_shifts if 4 << shift <= reach]
         self.ranges = []
         self.refused = 0
-        can_group = fmt.cont_bit and not fmt.cont_low
+        can_group = fmt.cont_bit and (napot or not fmt.cont_low)
         while len(self.ranges) < count:
             page = 1 << rnd.choice(shifts)
             size = page * rnd.choice((1, 1, 2, 3, 16, 33))
