@@ -123,6 +123,8 @@ if __name__ == "__main__":
         (figures[name] for name in figures if name.startswith(("uni", "addr"))), default=0
     )
     if fastest:
-        figures["translate_ratio_to_fastest_oracle"] = figures["translate_random_m_s"] / fastest
+        for size in ("", "_over_4gib"):
+            ratio = figures[f"translate_random_m_s{size}"] / fastest
+            figures[f"translate_ratio_to_fastest_oracle{size}"] = ratio
     for name, value in figures.items():
         print(f"{name:36} {value:12.3f}")

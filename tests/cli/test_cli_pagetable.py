@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import physmem
 from physmem.cli.main import run
 from physmem.machine.machine import Machine
 
@@ -61,6 +62,15 @@ def test_pagetable(vmcore, capsys):
 def test_a_machine_made_for_the_occasion(capsys):
     assert run(["pagetable", "64MiB", "--format", "arm64_16k_47"]) == 0
     assert "pmd 32M" in capsys.readouterr().out
+
+
+def test_the_tables_of_a_saved_machine(tmp_path, capsys):
+    file = tmp_path / "fresh.machine"
+    physmem.boot("64MiB").save(file)
+    assert run(["translate", str(file), "0xffff888000345678"]) == 0
+    assert "0xffff888000345678 -> 0x345678" in capsys.readouterr().out
+    assert run(["pagetable", str(file), "--start", "0xffffffff80000000"]) == 0
+    assert "rwx" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ Opt-in: `PHYSMEM_QEMU=1 pytest -m qemu`.
 """
 
 import random
+import tempfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,10 +31,18 @@ needs_riscv64 = pytest.mark.skipif(
 FAULTS = {0: "size", 1: "not_present", 2: "not_accessed", 3: "permission"}
 
 
-def maps_for(name, seed, **how):
+@pytest.fixture
+def ram_file(tmp_path):
+    """File for the guest's memory, gone afterwards; in memory where the system has a place."""
+    shared = Path("/dev/shm")  # noqa: S108 - a directory with a random name is made in it
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else tmp_path) as directory:
+        yield Path(directory) / "ram"
+
+
+def maps_for(name, seed, *, user_tables=False, **how):
     """Random maps whose tables lie in the guest's RAM."""
     base = qemu.base(name)
-    first = qemu.identity if name.startswith("arm64") else None
+    first = partial(qemu.identity, user_tables=user_tables) if name.startswith("arm64") else None
     tables = (base + qemu.TABLES, base + qemu.DATA)
     return Maps(name, random.Random(seed), MAPPINGS, tables=tables, first=first, **how)
 
@@ -60,11 +71,11 @@ def level_of(fmt, walk):
 
 @needs_arm64
 @pytest.mark.parametrize("name", ARM64)
-def test_translations_of_arm64(tmp_path, name):
+def test_translations_of_arm64(ram_file, name):
     """AT for reading and writing, by the kernel and by users: addresses, fault classes, levels."""
-    maps = maps_for(name, f"at {name}", kernel=False)
+    maps = maps_for(name, f"at {name}", kernel=False, user_tables=True)
     fmt = maps.fmt
-    guest = qemu.Guest(maps.table, tmp_path / "ram")
+    guest = qemu.Guest(maps.table, ram_file)
     asked = [(va, access) for va in maps.queries(QUERIES) for access in AT]
     answers = guest.ask([(va, AT[access], 0, 0) for va, access in asked])
     seen = dict.fromkeys((*FAULTS.values(), "ok"), 0)
@@ -90,14 +101,26 @@ def test_translations_of_arm64(tmp_path, name):
 def accesses(maps, count, kinds):
     """Aligned addresses with a kind of access; what is run lies 8 bytes behind what is read."""
     for va in maps.queries(count):
+        if (where(maps.table, va) or 0) >> 21 == qemu.DEVICE_TREE >> 21:
+            continue
         kind = maps.rnd.choice(kinds)
         yield (va & ~15) + (8 if "x" in kind else 0), kind
+
+
+def where(table, va):
+    """Physical address, whatever accesses are allowed; or None."""
+    walk = table.translate(va)
+    if walk.reason != "not_accessed":
+        return walk.paddr
+    real = [step for step in walk.steps if not step.folded]
+    base = table.format.leaf_address(real[-1].entry, len(real) - 1)
+    return base | va & (walk.size - 1)
 
 
 def fill(guest, table, asked, code):
     """Let memory say its own address, and hold an instruction where something is run."""
     for va, kind in asked:
-        paddr = table.translate(va).paddr
+        paddr = where(table, va)
         if paddr is not None and guest.base <= paddr < guest.base + qemu.RAM_BYTES:
             guest.words[paddr - guest.base >> 3] = code if "x" in kind else paddr
 
@@ -105,15 +128,15 @@ def fill(guest, table, asked, code):
 @needs_arm64
 @pytest.mark.parametrize("managed", [False, True])
 @pytest.mark.parametrize("name", ARM64)
-def test_accesses_of_arm64(tmp_path, name, managed):
+def test_accesses_of_arm64(ram_file, name, managed):
     """Real loads, stores and jumps; accessed and dirty bits (HAFDBS) in the same places as ours."""
     maps = in_ram(name, f"real {name}", kernel=False, clean=managed)
     table = maps.table
-    guest = qemu.Guest(table, tmp_path / "ram")
+    guest = qemu.Guest(table, ram_file)
     untouched = guest.tables()
     asked = list(accesses(maps, QUERIES, ("r", "w", "x")))
     fill(guest, table, asked, qemu.ARM64_RET)
-    rows = [(va, REAL[kind], (table.translate(va).paddr or 0) + 1, 0) for va, kind in asked]
+    rows = [(va, REAL[kind], (where(table, va) or 0) + 1, 0) for va, kind in asked]
     answers = guest.ask(rows, qemu.HA_HD if managed else 0)
     stored = set()
     counts = dict.fromkeys(("r", "w", "x", "fault"), 0)
@@ -145,17 +168,17 @@ def test_accesses_of_arm64(tmp_path, name, managed):
 
 @needs_riscv64
 @pytest.mark.parametrize("name", RISCV64)
-def test_accesses_of_riscv64(tmp_path, name):
+def test_accesses_of_riscv64(ram_file, name):
     """Loads, stores, jumps by kernel and users, groups of 64K (Svnapot); A and D bits as ours."""
     maps = in_ram(name, f"real {name}", kernel=False, clean=True, napot=True)
     table, fmt = maps.table, maps.fmt
-    guest = qemu.Guest(table, tmp_path / "ram")
+    guest = qemu.Guest(table, ram_file)
     asked = list(accesses(maps, QUERIES, ("r", "w", "x", "ru", "wu", "xu")))
     fill(guest, table, asked, qemu.RISCV64_ECALL)
     rows = []
     for va, kind in asked:
         number = REAL[kind[0]] - qemu.LOAD | (0 if "u" in kind else qemu.SUPERVISOR)
-        rows.append((va, number, 0, (table.translate(va).paddr or 0) + 1))
+        rows.append((va, number, 0, (where(table, va) or 0) + 1))
     answers = guest.ask(rows)
     stored = set()
     counts = dict.fromkeys(("r", "w", "x", "ru", "wu", "xu", "fault", "napot"), 0)
@@ -181,7 +204,7 @@ def test_accesses_of_riscv64(tmp_path, name):
 
 
 @needs_riscv64
-def test_a_malformed_group_faults(tmp_path):
+def test_a_malformed_group_faults(ram_file):
     """Of all sizes that Svnapot could have, one is defined."""
     maps = in_ram("riscv64_sv48", "bad group", napot=True)
     table, fmt = maps.table, maps.fmt
@@ -191,7 +214,7 @@ def test_a_malformed_group_faults(tmp_path):
     for low in (0x0, 0x4, 0x8, 0xC):
         entry = good & ~(0xF << 10) | low << 10
         table.ram.write(slot, entry.to_bytes(8, "little"))
-        guest = qemu.Guest(table, tmp_path / "ram")
+        guest = qemu.Guest(table, ram_file)
         cause = guest.ask([(va, qemu.SUPERVISOR, 0, 0)])[0, 1]
         walk = table.translate(va, "r")
         assert (cause == 0) == walk.ok == (low == 0x8)

@@ -310,7 +310,7 @@ def free_count(machine):
 
 
 def high_bounds(machine):
-    machine.tables.pageset["high_min"][1] = 1 << 30
+    machine.tables.pageset["high_min"][1] = -1
 
 
 def alloc_factor(machine):

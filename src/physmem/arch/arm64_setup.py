@@ -124,6 +124,14 @@ def blocks(start: int, end: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, 
         yield from blocks(high, end, sizes[:-1])
 
 
+def map_pieces(start: int, end: int, sizes: tuple[int, ...]) -> list[MapPiece]:
+    """Pages only: attributes may change later (rodata=full).
+
+    Linux: can_set_direct_map(), arch/arm64/mm/pageattr.c (6.1)
+    """
+    return [MapPiece(low, high, size) for low, high, size in blocks(start, end, sizes[:1])]
+
+
 class PagingInit:
     """paging_init(): the kernel's own mapping, then the linear map, then the identity map.
 

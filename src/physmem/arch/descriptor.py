@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 from physmem.firmware.platform import KernelImage
 
 if TYPE_CHECKING:
+    from physmem.arch.direct_map import MapPiece
     from physmem.arch.setup import Setup
+
+
+MapPieces = Callable[[int, int, tuple[int, ...]], "list[MapPiece]"]
 
 
 class Generation(Enum):
@@ -178,6 +182,8 @@ class Arch:
     image : a typical kernel
     max_zone_pfns : end pfn of each zone but Movable and Device, from `Limits`
     stages : setup_arch() step by step
+    map_pieces : of (start, end, leaf sizes, smallest first): the leaves that the kernel chooses for
+        one range of memory
     """
 
     name: str
@@ -214,6 +220,7 @@ class Arch:
     image: KernelImage
     max_zone_pfns: Callable[[Limits], dict[str, int]]
     stages: "tuple[Stage, ...]" = ()
+    map_pieces: "MapPieces | None" = None
 
     @property
     def phys_addr_bits(self) -> int:

@@ -3,19 +3,43 @@
 
 from dataclasses import replace
 
-from physmem.arch import arm64, arm64_setup, riscv, riscv_setup, x86, x86_bootmem, x86_setup
-from physmem.arch.descriptor import Arch, Generation, Stage
+from physmem.arch import (
+    arm64,
+    arm64_setup,
+    riscv,
+    riscv_setup,
+    x86,
+    x86_bootmem,
+    x86_direct_map,
+    x86_setup,
+)
+from physmem.arch.descriptor import Arch, Generation, MapPieces, Stage
+from physmem.arch.direct_map import MapPiece
 from physmem.lib.errors import BadMachineError
 
 
-def _with(stages: tuple[Stage, ...], *archs: Arch) -> dict[str, Arch]:
-    return {arch.name: replace(arch, stages=stages) for arch in archs}
+def _with(
+    stages: tuple[Stage, ...], *archs: Arch, pieces: MapPieces | None = None
+) -> dict[str, Arch]:
+    return {arch.name: replace(arch, stages=stages, map_pieces=pieces) for arch in archs}
 
 
 ARCHS: dict[str, Arch] = {
-    **_with(x86_setup.STAGES, x86.X86_64, x86.X86_64_LA57, x86.I386, x86.I386_PAE),
-    **_with(arm64_setup.STAGES, arm64.ARM64, arm64.ARM64_16K, arm64.ARM64_64K),
-    **_with(riscv_setup.STAGES, riscv.RISCV64, riscv.RISCV64_SV39, riscv.RISCV64_SV57),
+    **_with(
+        x86_setup.STAGES,
+        *(x86.X86_64, x86.X86_64_LA57, x86.I386, x86.I386_PAE),
+        pieces=x86_direct_map.map_pieces,
+    ),
+    **_with(
+        arm64_setup.STAGES,
+        *(arm64.ARM64, arm64.ARM64_16K, arm64.ARM64_64K),
+        pieces=arm64_setup.map_pieces,
+    ),
+    **_with(
+        riscv_setup.STAGES,
+        *(riscv.RISCV64, riscv.RISCV64_SV39, riscv.RISCV64_SV57),
+        pieces=riscv_setup.map_pieces,
+    ),
 }
 """As kernels with memblock (6.1, 6.12) see them."""
 
@@ -26,6 +50,19 @@ ARCHS_BOOTMEM: dict[str, Arch] = {
 """As kernels with bootmem (2.6.24) see them."""
 
 _TABLES = {Generation.MEMBLOCK: ARCHS, Generation.BOOTMEM: ARCHS_BOOTMEM}
+
+
+def map_pieces_for(page_table: str, start: int, end: int, sizes: tuple[int, ...]) -> list[MapPiece]:
+    """Leaves that a kernel (6.1) of a page-table format chooses for one range of memory.
+
+    Examples
+    --------
+    >>> [piece.size for piece in map_pieces_for("arm64_4k_39", 0, 1 << 30, (4096, 1 << 21))]
+    [4096]
+    """
+    family = page_table.split("_", 1)[0]
+    arch = next(arch for arch in ARCHS.values() if arch.page_table.split("_", 1)[0] == family)
+    return [] if arch.map_pieces is None else arch.map_pieces(start, end, sizes)
 
 
 def arch_for(name: str, generation: Generation = Generation.MEMBLOCK) -> Arch:

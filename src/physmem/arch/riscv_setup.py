@@ -91,6 +91,12 @@ def best_map_size(base: int, size: int) -> int:
     return _PAGE if base % _PMD or size % _PMD else _PMD
 
 
+def map_pieces(start: int, end: int, sizes: tuple[int, ...]) -> list[MapPiece]:
+    """One size for the whole range."""
+    del sizes
+    return [MapPiece(start, end, best_map_size(start, end - start))]
+
+
 def setup_vm_final(setup: Setup) -> None:
     """Map all memory, then the kernel.
 

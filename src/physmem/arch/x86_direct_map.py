@@ -5,6 +5,7 @@ Linux: init_mem_mapping(), arch/x86/mm/init.c (6.1)
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from physmem.arch.direct_map import DirectMap, Leaves, MapPiece, TablePages, TableTree, Target
 from physmem.arch.pages import image_table
@@ -101,6 +102,31 @@ def widen(
         else:
             out.append((start, end, mask))
     return out
+
+
+def map_pieces(start: int, end: int, sizes: tuple[int, ...]) -> list[MapPiece]:
+    """Leaves for memory that is one range: the first MiB apart, then each part of one size.
+
+    Examples
+    --------
+    >>> [(hex(p.end), p.size) for p in map_pieces(0, 0x40200000, (4096, 2 << 20, 1 << 30))]
+    [('0x100000', 4096), ('0x200000', 4096), ('0x40200000', 2097152)]
+    """
+    large = sizes[1:3]
+    pieces = []
+    for low, high in ((start, min(_ISA_END, end)), (max(start, _ISA_END), end)):
+        if low < high:
+            # as memblock has it: the first MiB is no part of the region behind it
+            region = partial(_within, low, high)
+            cut = split_mem_range(low, high, large, wide=sizes[-1] == _GIB)
+            for first, behind, mask in widen(cut, large, region):
+                usable = [size for bit, size in enumerate(large) if mask & 1 << bit]
+                pieces.append(MapPiece(first, behind, max(usable, default=_PAGE)))
+    return pieces
+
+
+def _within(low: int, high: int, at: int, size: int) -> bool:
+    return low <= at and at + size <= high
 
 
 class InitMemMapping:

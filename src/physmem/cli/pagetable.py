@@ -3,6 +3,7 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from zipfile import is_zipfile
 
 import typer
 
@@ -19,8 +20,8 @@ _ImageFile = Annotated[
         metavar="IMAGE",
         show_default=False,
         autocompletion=complete_file,
-        help="Memory image: ELF core (vmcore), LiME or raw; or a size such as 1GiB: a machine of"
-        " that size is made, its memory mapped.",
+        help="Memory image: ELF core (vmcore), LiME or raw; a machine that `physmem boot --save`"
+        " wrote; or a size such as 1GiB: a machine of that size is booted.",
     ),
 ]
 _FormatOption = Annotated[
@@ -67,15 +68,29 @@ def number(text: str, what: str) -> int:
 
 
 def open_table(image: Path, fmt: str, root: str | None) -> "TableReader":
-    """The page table in an image, or of a machine made for the occasion."""
+    """The page table in an image, of a saved machine, or of one booted for the occasion."""
     text = str(image)
     if not image.exists() and text[:1].isdigit() and text[-1:].upper() == "B":
-        from physmem.machine.machine import Machine
+        return _made(text, fmt or "x86_64")
+    if not fmt and root is None and is_zipfile(image):
+        from physmem.machine.machine import open_machine
 
-        return Machine.build(text).map_memory(fmt or "x86_64")
+        return open_machine(image).page_table
     from physmem.pgtable.image_read import read_image
 
     return read_image(image).table(fmt, None if root is None else number(root, "root"))
+
+
+def _made(memory: str, fmt: str) -> "TableReader":
+    """The page table of a machine that is booted; by a format that no kernel here has, of a map."""
+    from physmem.arch.registry import ARCHS
+    from physmem.boot.start import boot
+    from physmem.machine.machine import Machine
+
+    arch = next((arch.name for arch in ARCHS.values() if arch.page_table == fmt), None)
+    if arch is None:
+        return Machine.build(memory).map_memory(fmt)
+    return boot(memory, arch=arch).page_table
 
 
 def translate(

@@ -200,7 +200,9 @@ class MachineMemory:
 
         return Buddy(self._h, frame_shift=self.layout.page_shift)
 
-    def map_memory(self, fmt: str = "x86_64", *, largest: int | None = None) -> "PageTable":
+    def map_memory(
+        self, fmt: str = "x86_64", *, largest: int | None = None, as_kernel: bool = False
+    ) -> "PageTable":
         """Make the kernel's page table, with a direct map of all memory; tables cost frames.
 
         A booted machine has one already (`page_table`), as its kernel built it.
@@ -211,6 +213,9 @@ class MachineMemory:
             One of `physmem.page_table_formats()`.
         largest : int, optional
             Bytes of the largest leaf to use, for a kernel that wants small ones.
+        as_kernel : bool
+            Leaves as Linux 6.1 chooses them: on x86 by range, on arm64 pages only (attributes may
+            change), on riscv64 one size for all.
 
         Raises
         ------
@@ -225,6 +230,8 @@ class MachineMemory:
         >>> Machine.build("1GiB").map_memory("arm64_4k_48").nr_tables
         3
         """
+        from physmem.arch.registry import map_pieces_for
+        from physmem.pgtable.boot import map_piece
         from physmem.pgtable.kernel_layout import kernel_layout
         from physmem.pgtable.table import PageTable
 
@@ -232,7 +239,12 @@ class MachineMemory:
         layout = kernel_layout(form)
         table = PageTable(form, self.ram, self.table_source())
         end = min(self.ram.size, layout.direct_bytes) & -form.page_size
-        table.map(layout.page_offset, 0, end, largest=largest)
+        if as_kernel:
+            sizes = tuple(1 << shift for shift in reversed(form.leaf_shifts))
+            for piece in map_pieces_for(form.name, 0, end, sizes):
+                map_piece(table, layout.page_offset + piece.start, piece)
+        else:
+            table.map(layout.page_offset, 0, end, largest=largest)
         self._page_table = table
         return table
 
@@ -250,7 +262,30 @@ class MachineMemory:
         """
         from physmem.pgtable.mm import AddressSpace
 
-        return AddressSpace(self.page_table, self.table_source(), tlbs)
+        mm = AddressSpace(self.page_table, self.table_source(), tlbs)
+        self.page_table.processes.append(mm.table)
+        return mm
+
+    def nr_page_table_pages(self) -> int:
+        """Frames that hold the tables of processes, as /proc/meminfo counts PageTables (6.1).
+
+        The tables of pages and of pmd entries count; those above and the kernel's own do not.
+
+        Examples
+        --------
+        >>> from physmem.machine.machine import Machine
+        >>> machine = Machine.build("64MiB")
+        >>> _ = machine.map_memory()
+        >>> mm = machine.new_process()
+        >>> mm.fault(mm.mmap(4096), "w"), machine.nr_page_table_pages()
+        ('mapped', 2)
+
+        Linux: pgtable_pte_page_ctor(), pgtable_pmd_page_ctor(), include/linux/mm.h
+        """
+        own = [table for table in self.page_table.processes if table.root >= 0]
+        self.page_table.processes[:] = own
+        count = sum(table.tables_by_level()[name] for table in own for name in ("pmd", "pte"))
+        return count << self.page_table.format.page_shift - self.layout.page_shift
 
     # -- images -----------------------------------------------------------------------------------
 

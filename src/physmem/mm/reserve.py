@@ -49,7 +49,9 @@ def setup_migrate_reserve(zone: Zone) -> None:
     wanted = (zone.watermark[WMARK_MIN] + pageblock_nr_pages - 1) >> zone.pageblock_order
     for pfn in range(zone.start_pfn, zone.end_pfn, pageblock_nr_pages):
         mt = get_pageblock_migratetype(zone, pfn)
-        if mt == NO_TYPE or is_reserved(zone, pfn):
+        if mt == NO_TYPE or (mt != MIGRATE_RESERVE and (wanted <= 0 or mt != MIGRATE_MOVABLE)):
+            continue  # nothing to do: a terabyte's frames need not be looked at
+        if is_reserved(zone, pfn):
             continue
         if wanted > 0 and mt == MIGRATE_RESERVE:
             wanted -= 1

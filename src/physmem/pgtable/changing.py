@@ -18,10 +18,11 @@ from physmem.pgtable.entry import (
     slot_of,
     store,
     table_address,
+    wrprotect,
 )
 from physmem.pgtable.record import OK, OUTSIDE, TableRecord, table_at
 from physmem.pgtable.split import split, unfold
-from physmem.pgtable.tables import frame_free, free_empty
+from physmem.pgtable.tables import frame_put, free_empty, shares_of
 
 
 @kernel
@@ -74,10 +75,13 @@ def change_run(pt: TableRecord, level: int, va: int, end: int, start: int, prot:
             if prot == 0:
                 store(pt, slot, 0)
                 if pt.free_frames:
-                    frame_free(pt, leaf_address(pt, level, entry), shift - pt.frame_shift)
+                    frame_put(pt, leaf_address(pt, level, entry), shift - pt.frame_shift)
                 pt.nr_leaves += size // pt.page_size
             elif entry & (pt.present | pt.protnone):
-                store(pt, slot, modify(pt, level, entry, prot))
+                entry = modify(pt, level, entry, prot)
+                if pt.free_frames and shares_of(pt, leaf_address(pt, level, entry)):
+                    entry = wrprotect(pt, entry)  # a write has to copy it first
+                store(pt, slot, entry)
                 pt.nr_leaves += size // pt.page_size
         slot += 1 << pt.entry_shift
         va = (va & -size) + size

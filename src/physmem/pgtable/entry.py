@@ -128,3 +128,14 @@ def modify(pt: TableRecord, level: int, entry: int, prot: int) -> int:
     if entry & pt.hw_dirty_mask == pt.hw_dirty_value:
         entry |= pt.dirty
     return entry & pt.keep | leaf_flags(pt, level, prot) & ~pt.keep
+
+
+@inlined
+def wrprotect(pt: TableRecord, entry: int) -> int:
+    """A leaf that may not be written to; what was dirty stays so.
+
+    Linux: pte_wrprotect()
+    """
+    if entry & pt.hw_dirty_mask == pt.hw_dirty_value:
+        entry |= pt.dirty
+    return (entry | pt.wrprotect_set) & ~pt.wrprotect_clear

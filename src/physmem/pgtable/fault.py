@@ -6,10 +6,11 @@ mm/huge_memory.c
 """
 
 from physmem.lib.jit import inlined, kernel
-from physmem.pgtable.entry import load, store
+from physmem.pgtable.entry import encode_address, leaf_flags, load, store
 from physmem.pgtable.mapping import map_page
 from physmem.pgtable.record import (
     FAULT_ACCESS,
+    FAULT_COPIED,
     FAULT_HUGE,
     FAULT_MAPPED,
     FAULT_PRESENT,
@@ -26,7 +27,7 @@ from physmem.pgtable.record import (
     TableRecord,
     table_at,
 )
-from physmem.pgtable.tables import frame_alloc, frame_free
+from physmem.pgtable.tables import frame_alloc, frame_free, frame_put, shares_of
 from physmem.pgtable.touch import make_dirty
 from physmem.pgtable.walk import refusal, walk
 
@@ -79,6 +80,34 @@ def fault_huge(pt: TableRecord, vma: int, va: int) -> int:
 
 
 @kernel
+def wp_fault(pt: TableRecord, prot: int) -> int:
+    """After a walk to a page that is only protected because others have it, or had it.
+
+    Who is alone may write; else there is a copy: its bytes are the caller's task, from `old_paddr`
+    to `walk_paddr`.
+
+    Linux: do_wp_page(), wp_page_copy(), wp_page_reuse(), mm/memory.c
+    """
+    level = int(pt.walk_level)
+    slot = int(pt.walk_slot[level])
+    size = 1 << pt.lvl_shift[level]
+    pa = pt.walk_paddr & -size
+    order = int(pt.lvl_shift[level] - pt.frame_shift)
+    flags = leaf_flags(pt, level, prot) | pt.young
+    did = FAULT_PRESENT
+    if shares_of(pt, pa):
+        pt.old_paddr = pa
+        pa = frame_alloc(pt, GFP_HIGHUSER_MOVABLE, order)
+        if pa < 0:
+            return NO_MEMORY
+        frame_put(pt, int(pt.old_paddr), order)
+        did = FAULT_COPIED
+    store(pt, slot, encode_address(pt, level, pa) | flags)
+    pt.walk_paddr = pa
+    return did
+
+
+@kernel
 def handle_fault(pt: TableRecord, va: int, access: int) -> int:
     """Let a user's access succeed if it may: FAULT_* or a negative code.
 
@@ -96,11 +125,14 @@ def handle_fault(pt: TableRecord, va: int, access: int) -> int:
         slot = int(pt.walk_slot[pt.walk_level])
         store(pt, slot, load(pt, slot) | pt.young)
         reason = walk(pt, va)
-    if reason == OK and refusal(pt, access | USER) == NO_WRITE:
+    if reason == OK and refusal(pt, access | USER) == NO_WRITE and prot & pt.soft_write:
         make_dirty(pt)
         slot = int(pt.walk_slot[pt.walk_level])
         store(pt, slot, load(pt, slot) | pt.dirty)  # for software, which may protect it again
         walk(pt, va)
+    may_write = access & WRITE and prot & pt.soft_write
+    if reason == OK and may_write and refusal(pt, access | USER) == NO_WRITE:
+        return wp_fault(pt, prot)
     if reason == OK:
         return FAULT_PRESENT if refusal(pt, access | USER) == OK else FAULT_ACCESS
     if reason == PROT_NONE:
@@ -131,7 +163,8 @@ def do_fault(h: int, va: int, access: int) -> int:
 def do_fault_stream(h: int) -> int:
     """Touch all `queries` (bit 0: to write); faults that mapped.
 
-    `answers`: what each did, a FAULT_* with the address of the memory mapped, or a negative code.
+    `answers`: what each did, a FAULT_* with the address of the memory mapped (FAULT_COPIED: the
+    address alone, and `copied_from`), or a negative code.
     """
     pt = table_at(h)
     mapped = 0
@@ -140,6 +173,10 @@ def do_fault_stream(h: int) -> int:
         did = handle_fault(pt, va, WRITE if va & 1 else READ)
         if did == FAULT_MAPPED or did == FAULT_HUGE:
             did |= int(pt.walk_paddr)
+            mapped += 1
+        elif did == FAULT_COPIED:
+            did = int(pt.walk_paddr)
+            pt.copied_from[i] = pt.old_paddr
             mapped += 1
         pt.answers[i] = did
     return mapped

@@ -49,6 +49,7 @@ def make_record(fmt: Format, ram: Ram, *, kernel: bool) -> NDArray[Any]:
     row["soft_write"] = fmt.writable
     row["none_mask"] = signed(~fmt.soft.none_ignore)
     row["keep"] = signed(fmt.soft.keep)
+    row["wrprotect_set"], row["wrprotect_clear"] = (signed(bits) for bits in fmt.wrprotect)
     for n, level in enumerate(fmt.levels):
         row["lvl_shift"][n] = level.shift
         row["lvl_mask"][n] = (1 << level.bits) - 1

@@ -16,6 +16,7 @@ from physmem.lib.jit import ready
 from physmem.lib.struct import attach
 from physmem.pgtable import record as rec
 from physmem.pgtable.fault import do_fault, do_fault_stream
+from physmem.pgtable.fork import do_copy_page_range
 from physmem.pgtable.format import signed
 from physmem.pgtable.source import GFP_PGTABLE_USER, Buddy
 from physmem.pgtable.table import PageTable
@@ -32,6 +33,7 @@ _WHAT = {
     rec.FAULT_MAPPED: "mapped",
     rec.FAULT_HUGE: "mapped huge",
     rec.FAULT_PRESENT: "present",
+    rec.FAULT_COPIED: "copied",
 }
 """What a fault did."""
 
@@ -75,6 +77,7 @@ class AddressSpace:
     def __init__(self, kernel: PageTable, source: Buddy, tlbs: Tlbs | None = None) -> None:
         self.kernel = kernel
         self.tlbs = tlbs
+        self._source = source
         self.vmas: list[Vma] = []
         fmt = kernel.format
         user = replace(source, gfp=GFP_PGTABLE_USER)
@@ -250,7 +253,9 @@ class AddressSpace:
     # -- faults -----------------------------------------------------------------------------------
 
     def fault(self, va: int, access: str = "r") -> str:
-        """Let a user's access happen: "mapped", "mapped huge", or "present" already.
+        """Let a user's access happen: "mapped", "mapped huge", "copied", or "present" already.
+
+        "copied": a page that a fork shared is this process's own from now on.
 
         Raises
         ------
@@ -264,8 +269,12 @@ class AddressSpace:
             raise errors.BadRequestError(f"access {access!r}: r, w or x")
         code = self._fault(self.table.handle, signed(va), bits)
         if code in _WHAT:
-            if code != rec.FAULT_PRESENT:
+            if code == rec.FAULT_COPIED:
+                self._copy(int(self._row["old_paddr"]), int(self._row["walk_paddr"]))
+            elif code != rec.FAULT_PRESENT:
                 self._clear(np.array([code | int(self._row["walk_paddr"])]))
+            if self.tlbs is not None and code > rec.FAULT_HUGE and access == "w":
+                self.tlbs.flush_tlb_page(self.table, va)  # it may be writable only now
             if self.tlbs is not None:
                 self.tlbs.cache_call("update_mmu_cache")
             return _WHAT[code]
@@ -289,16 +298,83 @@ class AddressSpace:
         Returns
         -------
         int64 [n]
-            `record.FAULT_MAPPED` 1, `FAULT_HUGE` 2, `FAULT_PRESENT` 3, or a negative code.
+            `record.FAULT_MAPPED` 1, `FAULT_HUGE` 2, `FAULT_PRESENT` 3, `FAULT_COPIED` 4, or a
+            negative code.
         """
         queries: Any = np.ascontiguousarray(addresses).astype(np.int64) & ~1
         queries |= np.asarray(writes, bool)
         out: NDArray[np.int64] = np.empty(len(queries), np.int64)
         attach(self._row, "queries", queries)
         attach(self._row, "answers", out)
+        copied_from: NDArray[np.int64] = np.zeros(len(queries), np.int64)
+        attach(self._row, "copied_from", copied_from)
         ready(do_fault_stream)(self.table.handle)
+        copies = np.flatnonzero(copied_from)
+        for n in copies.tolist():  # before a frame that went back is cleared for its next use
+            self._copy(int(copied_from[n]), int(out[n]))
         self._clear(out)
-        return np.where(out > 0, out & 3, out)
+        if len(copies) and self.tlbs is not None:
+            self.tlbs.flush_tlb_mm(self.table)
+        did = np.where(out > 0, out & 3, out)
+        did[copies] = rec.FAULT_COPIED
+        return did
+
+    def _copy(self, old: int, new: int) -> None:
+        """Give a page the bytes of another, as far as it was ever written.
+
+        Linux: copy_user_highpage()
+        """
+        ram, size = self.kernel.ram, self.kernel.format.page_size
+        if ram.is_written(old, size):
+            ram.write(new, ram.read(old, size))
+        elif ram.is_written(new, size):
+            ram.zero(new, size)
+
+    def fork(self, *, flush: bool = True) -> "AddressSpace":
+        """Address space of a child: the same areas, the same pages until one of both writes.
+
+        `flush=False` forgets the translation buffers, in which pages are still writable.
+
+        Raises
+        ------
+        OutOfMemoryError
+            No frame for the child's tables: there is no child then.
+
+        Examples
+        --------
+        >>> from physmem.machine.machine import Machine
+        >>> machine = Machine.build("64MiB")
+        >>> _ = machine.map_memory()
+        >>> mm = machine.new_process()
+        >>> va = mm.mmap(8192)
+        >>> mm.fault(va, "w")
+        'mapped'
+        >>> child = mm.fork()
+        >>> child.fault(va, "r"), child.fault(va, "w"), mm.fault(va, "w")
+        ('present', 'copied', 'present')
+
+        Linux: dup_mmap(), kernel/fork.c
+        """
+        child = AddressSpace(self.kernel, self._source, self.tlbs)
+        child.vmas = list(self.vmas)
+        child._note_areas()
+        self.kernel.processes.append(child.table)
+        shares = self.kernel.frame_shares()
+        for space in (self, child):
+            attach(space.table.record[0], "frame_shares", shares)
+        self._cache_call("flush_cache_dup_mm")
+        run = ready(do_copy_page_range)
+        for vma in self.vmas:
+            if run(self.table.handle, child.table.handle, vma.start, vma.end):
+                self._flush_mm(flush=flush)
+                child.exit()
+                raise errors.OutOfMemoryError("no memory for the page tables of a child")
+        self._flush_mm(flush=flush)
+        return child
+
+    def _flush_mm(self, *, flush: bool) -> None:
+        if flush and self.tlbs is not None:
+            self.tlbs.flush_tlb_mm(self.table)
 
     def _clear(self, did: NDArray[np.int64]) -> None:
         """Clear what faults mapped, as far as it was ever written.

@@ -84,6 +84,31 @@ class TableReader:
         """Pages that hold tables of this page table, the top one among them."""
         return int(self._row["nr_tables"])
 
+    def tables_by_level(self) -> dict[str, int]:
+        """Number of tables of each generic level, counted from the entries; folded levels have 0.
+
+        Of formats with one root the lower half counts: the upper one is the kernel's.
+        """
+        fmt = self.format
+        found = dict.fromkeys(NAMES, 0)
+        dtype = np.uint32 if fmt.entry_bytes == 4 else np.uint64
+        places = [self.root]
+        for position, level in enumerate(fmt.levels):
+            found[level.name] = len(places)
+            if position + 1 == len(fmt.levels):
+                break
+            below = []
+            size = fmt.entry_bytes << level.bits
+            for paddr in places:
+                entries = np.frombuffer(self.ram.read(paddr, size), dtype)
+                if position == 0 and not fmt.two_roots:
+                    share = 3 if fmt.va_bits == 32 else 2
+                    entries = entries[: len(entries) * share // 4]
+                used = entries[entries != 0].tolist()
+                below += [fmt.table_address(e) for e in used if fmt.is_table(e, position)]
+            places = below
+        return found
+
     @property
     def root(self) -> int:
         """Physical address of the top table (of the lower half)."""

@@ -43,7 +43,14 @@ OUTSIDE = -7
 CANNOT_SPLIT = -8
 
 # What a fault did, besides codes of changes.
-FAULT_MAPPED, FAULT_HUGE, FAULT_PRESENT, FAULT_SEGV, FAULT_ACCESS = 1, 2, 3, -20, -21
+FAULT_MAPPED, FAULT_HUGE, FAULT_PRESENT, FAULT_COPIED, FAULT_SEGV, FAULT_ACCESS = (
+    1,
+    2,
+    3,
+    4,
+    -20,
+    -21,
+)
 
 # Where table pages come from.
 FROM_POOL, FROM_BUDDY = 0, 1
@@ -102,6 +109,8 @@ class TableRecord:
     hw_dirty_mask: i64
     hw_dirty_value: i64
     keep: i64
+    wrprotect_set: i64
+    wrprotect_clear: i64
     cont_bit: i64
     cont_low: i64
     exec_alone: i64
@@ -143,6 +152,7 @@ class TableRecord:
     walk_level: i64  # where a walk ended
     walk_perm: i64  # READ | WRITE | EXEC of the kernel, and of the user 4 bits higher
     walk_paddr: i64
+    old_paddr: i64  # of the page that the last fault copied
     walk_slot: Annotated[Array[i64], MAX_LEVELS]  # physical address of each level's entry
     walk_entry: Annotated[Array[i64], MAX_LEVELS]
     table_pool: Array[i64]  # frames of table pages at hand: [0 .. nr_pool)
@@ -152,6 +162,8 @@ class TableRecord:
     vma_huge: Array[i64]  # 1: huge pages where they fit
     queries: Array[i64]  # virtual addresses to translate
     answers: Array[i64]  # their physical addresses
+    copied_from: Array[i64]  # of faults that copied a page: where from
+    frame_shares: Array[i64]  # by frame: address spaces that have it beside the first; or empty
     ram_entries: Array[i64]  # the machine's bytes as entries of 8 bytes
     ram_entries32: Array[u32]  # and of 4
 

@@ -7,6 +7,7 @@ Linux: struct mm_struct.pgd; pgd_alloc(), vmap_range(), mm/vmalloc.c; free_pgd_r
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from physmem.lib import errors
 from physmem.lib.jit import ready
@@ -18,7 +19,13 @@ from physmem.pgtable.format import U64, Format, signed
 from physmem.pgtable.mapping import do_map
 from physmem.pgtable.reading import Slot, TableReader
 from physmem.pgtable.source import Buddy, Source
-from physmem.pgtable.tables import do_frame_alloc, do_frame_free, do_table_alloc, do_table_free
+from physmem.pgtable.tables import (
+    do_frame_alloc,
+    do_frame_free,
+    do_frame_split,
+    do_table_alloc,
+    do_table_free,
+)
 
 _MOST_POOL = 1 << 20
 
@@ -73,6 +80,9 @@ class PageTable(TableReader):
         self._map = ready(do_map)
         self._change = ready(do_change)
         self._alloc: Callable[[int, int], int] | None = None
+        self._shares: NDArray[np.int64] | None = None
+        self.processes: list[PageTable] = []
+        """Page tables of processes that share this one's upper half."""
         self.use(source)
         self._row["root"] = self._new_table() if root is None else root
         if fmt.two_roots:
@@ -357,6 +367,12 @@ class PageTable(TableReader):
 
     # -- frames -----------------------------------------------------------------------------------
 
+    def frame_shares(self) -> NDArray[np.int64]:
+        """By frame: how many address spaces have it beside the first (made at the first fork)."""
+        if self._shares is None:
+            self._shares = np.zeros(self.ram.size >> int(self._row["frame_shift"]), np.int64)
+        return self._shares
+
     def alloc_frames(self, order: int = 0, gfp: int = 0xCC0) -> int:
         """2**order frames of the machine's page allocator: physical address.
 
@@ -369,6 +385,13 @@ class PageTable(TableReader):
         if paddr < 0:
             raise errors.OutOfMemoryError(f"no block of order {order}")
         return paddr
+
+    def split_frames(self, paddr: int, order: int, parts: int = 0) -> None:
+        """Make a block of `alloc_frames` blocks of 2**parts frames, each to be freed by itself.
+
+        Linux: split_page(), mm/page_alloc.c
+        """
+        ready(do_frame_split)(self.handle, paddr, order, parts)
 
     def free_frames(self, paddr: int, order: int = 0) -> None:
         """Give a block of `alloc_frames` back.

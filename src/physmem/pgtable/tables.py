@@ -39,6 +39,25 @@ def frame_free(pt: TableRecord, pa: int, order: int) -> bool:
 
 
 @kernel
+def shares_of(pt: TableRecord, pa: int) -> int:
+    """Address spaces that have a page beside the first (page_count() - 1)."""
+    pfn = pa >> pt.frame_shift
+    return int(pt.frame_shares[pfn]) if pfn < len(pt.frame_shares) else 0
+
+
+@kernel
+def frame_put(pt: TableRecord, pa: int, order: int) -> None:
+    """One user of a block less; the last gives it back.
+
+    Linux: put_page(), include/linux/mm.h
+    """
+    if shares_of(pt, pa):
+        pt.frame_shares[pa >> pt.frame_shift] -= 1
+    else:
+        frame_free(pt, pa, order)
+
+
+@kernel
 def frame_split(pt: TableRecord, pa: int, order: int, parts: int) -> None:
     """Make a block of 2**order frames 2**(order - parts) blocks of 2**parts, to free one by one.
 
@@ -138,6 +157,12 @@ def do_table_free(h: int, pa: int) -> bool:
 def do_frame_alloc(h: int, gfp: int, order: int) -> int:
     """`frame_alloc` from Python."""
     return frame_alloc(table_at(h), gfp, order)
+
+
+@kernel
+def do_frame_split(h: int, pa: int, order: int, parts: int) -> None:
+    """`frame_split` from Python."""
+    frame_split(table_at(h), pa, order, parts)
 
 
 @kernel

@@ -45,9 +45,10 @@ def set_flags(pt: TableRecord, written: bool) -> None:
 def touch(pt: TableRecord, va: int, access: int, managed: bool) -> int:
     """Access an address; OK, or why it faults. `managed`: arm64 with TCR.HA and TCR.HD."""
     reason = walk(pt, va)
+    slot = int(pt.walk_slot[pt.walk_level]) if pt.walk_level >= 0 else 0
+    entry = load(pt, slot)
     if reason == OLD and managed:
-        slot = int(pt.walk_slot[pt.walk_level])
-        store(pt, slot, load(pt, slot) | pt.young)
+        store(pt, slot, entry | pt.young)
         reason = walk(pt, va)
     if reason != OK:
         return reason
@@ -56,6 +57,8 @@ def touch(pt: TableRecord, va: int, access: int, managed: bool) -> int:
         make_dirty(pt)
         if walk(pt, va) == OK:
             reason = refusal(pt, access)
+    if reason != OK and managed:
+        store(pt, slot, entry)  # an access that is refused leaves no marks
     if reason == OK and not pt.accessed_faults:
         set_flags(pt, access & WRITE != 0)
     return reason

@@ -12,6 +12,8 @@ from physmem.pgtable.table import PageTable
 from physmem.pgtable.tlb import Tlbs
 from physmem.pgtable.vmap_area import AreaAllocator, VmArea, VmTrees
 
+_HUGE_VMALLOC = ("x86_64", "arm64")
+"""Formats whose kernels have HAVE_ARCH_HUGE_VMALLOC (6.1)."""
 GFP_VMALLOC = 0xCC2
 """GFP_KERNEL | __GFP_HIGHMEM"""
 
@@ -81,6 +83,42 @@ class Vmalloc:
             self.areas.put(area)
             raise
         self._mapped[area.addr] = Vmapped(area, frames, owned=True)
+        return area.addr
+
+    def vmalloc_huge(
+        self, size: int, *, prot: str = "PAGE_KERNEL", gfp: int = GFP_VMALLOC, nr_nodes: int = 1
+    ) -> int:
+        """`vmalloc` with huge pages where kernel and format have them, else with small ones.
+
+        They come with `VmTrees` (6.1) on x86-64 and arm64, for a huge page or more per node. The
+        size is rounded up to huge pages. Without enough of them all pages are small.
+
+        Linux: vmalloc_huge(), __vmalloc_node_range(), mm/vmalloc.c (6.1)
+        """
+        fmt = self.table.format
+        shift = fmt.levels[-2].shift
+        large = 1 << shift
+        known = fmt.name.startswith(_HUGE_VMALLOC) and isinstance(self.areas, VmTrees)
+        if not known or size // nr_nodes < large:
+            return self.vmalloc(size, prot=prot, gfp=gfp)
+        area = self.areas.get(size + large - 1 & -large, align=large)
+        order = self._order + shift - fmt.page_shift
+        frames: list[int] = []
+        try:
+            for at in range(area.addr, area.end - self._page, large):
+                frames.append(self.table.alloc_frames(order, gfp))
+                self.table.map(at, frames[-1], large, prot, page=large)
+        except PhysmemError:
+            self.table.unmap(area.addr, area.size - self._page, keep_tables=True)
+            for paddr in frames:
+                self.table.free_frames(paddr, order)
+            self.areas.put(area)
+            return self.vmalloc(size, prot=prot, gfp=gfp)
+        for paddr in frames:
+            self.table.split_frames(paddr, order, self._order)
+        small = [at for paddr in frames for at in range(paddr, paddr + large, self._page)]
+        self._call("flush_cache_vmap")
+        self._mapped[area.addr] = Vmapped(area, small, owned=True)
         return area.addr
 
     def vmap(self, frames: Sequence[int], *, prot: str = "PAGE_KERNEL") -> int:
