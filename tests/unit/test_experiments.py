@@ -266,6 +266,14 @@ def test_frame_by_frame_hardly_anything_moves():
     assert batch.metrics()["moves_ratio"] < report.metrics()["moves_ratio"]
 
 
+def test_packed_requests_bring_huge_pages_back():
+    params = {"memory": "512MiB", "rounds": 20}
+    linux = run("llfree-frag", params).metrics()
+    tree = run("llfree-frag", {**params, "placement": "tree"})
+    assert tree.metrics()["huge_end"] > linux["huge_end"] + 1
+    assert tree.verdict.holds
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_grouping_gives_ten_times_the_huge_pages(seed):
