@@ -54,6 +54,7 @@ def test_json_is_the_same_for_the_same_seed(capsys):
         "fill": 0.9,
         "part": 0.1,
         "order": "batch",
+        "placement": "linux",
         "cpus": 1,
         "kernel": "6.1",
     }

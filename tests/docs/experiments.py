@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Figures of all experiments at their defaults: kept beside the tests, shown in the documentation.
 
-`python -m tests.docs.experiments` computes them anew (a minute or two); a slow test compares.
+`python -m tests.docs.experiments` computes them anew (a minute or two), or some by name;
+a slow test compares.
 """
 
 import json
+import sys
 from pathlib import Path
 
 from physmem.experiments import EXPERIMENTS, run
@@ -24,6 +26,13 @@ def stored():
     return json.loads(PATH.read_text(encoding="utf-8"))
 
 
+def renew(names):
+    """Compute what is kept of some reports anew; each is written when it is there."""
+    for name in names:
+        found = (stored() if PATH.exists() else {}) | {name: kept(name)}
+        ordered = {each: found[each] for each in EXPERIMENTS if each in found}
+        PATH.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    found = {name: kept(name) for name in EXPERIMENTS}
-    PATH.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    renew(sys.argv[1:] or list(EXPERIMENTS))
