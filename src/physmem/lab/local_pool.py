@@ -4,7 +4,7 @@
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -45,6 +45,11 @@ class LocalPool:
 
     The processes end when this one does, even when it is killed: each watches a pipe that it holds.
 
+    Parameters
+    ----------
+    jobs : processes; default: CPUs
+    before : called before processes start, if any task is to be run at all
+
     Examples
     --------
     >>> with LocalPool(1) as pool:
@@ -52,8 +57,9 @@ class LocalPool:
     []
     """
 
-    def __init__(self, jobs: int | None = None) -> None:
+    def __init__(self, jobs: int | None = None, before: Callable[[], None] = lambda: None) -> None:
         self.jobs = jobs or os.cpu_count() or 1
+        self._before = before
         self._executor: ProcessPoolExecutor | None = None
         self._leash: Connection | None = None
 
@@ -112,6 +118,7 @@ class LocalPool:
 
     def _open(self) -> ProcessPoolExecutor:
         if self._executor is None:
+            self._before()
             context = get_context("spawn")
             end, self._leash = context.Pipe(duplex=False)
             self._executor = ProcessPoolExecutor(

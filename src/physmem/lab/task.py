@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from physmem import __version__
 from physmem.lab.digest import bytes_digest, file_digest, key_of, source_digest
 from physmem.lab.evaluator import Evaluator, Metrics, measure
 from physmem.lib.errors import BadInputError, PhysmemError
 from physmem.lib.output import replace_file
+from physmem.lib.version import __version__
 
 FAILED = "failed"
 OK = "ok"
