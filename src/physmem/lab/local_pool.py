@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from physmem.lab.task import Outcome, Task, died, run_task
+from physmem.lab.task import Outcome, Task, check_outcome, died, run_task
 
 ATTEMPTS = 3
 """Times that a task may take its process with it, while no other runs."""
@@ -96,7 +96,7 @@ class LocalPool:
                 except BrokenProcessPool:
                     lost.append(task)
                 else:
-                    yield outcome
+                    yield check_outcome(task, outcome)
             if lost or self._is_broken():
                 lost += flying.values()
                 flying.clear()

@@ -30,7 +30,7 @@ settings = { pageblock_order = 7, pcp = "off" }
 # Experiments instead of captures, or beside them; the settings are their parameters, too:
 #
 # [[experiment]]
-# name = "frag"
+# name = "llfree-frag"
 # params = { rounds = 20 }    # the same in all variants, unless a setting says otherwise
 #
 # A measure of your own: a function that is given path, settings and seed and returns numbers

@@ -88,6 +88,21 @@ def died(task: Task, times: int) -> Outcome:
     )
 
 
+def check_outcome(task: Task, outcome: Outcome) -> Outcome:
+    """Refuse the outcome of a process of this computer that found other inputs than were planned.
+
+    Raises
+    ------
+    BadInputError
+        The capture or the sources of physmem have changed since.
+    """
+    if outcome.status == NEEDS_CAPTURE:
+        raise BadInputError(f"{task.target}: changed or gone since the start; start again")
+    if outcome.status == OTHER_SOURCES:
+        raise BadInputError("the sources of physmem have changed since the start; start again")
+    return outcome
+
+
 def run_task(task: Task, worker: str, folder: str = "") -> Outcome:
     """Run a task in this process; whatever the evaluator raises becomes an outcome.
 
