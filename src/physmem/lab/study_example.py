@@ -25,7 +25,7 @@ name = "baseline"             # no settings: the machine as it was recorded
 
 [[variant]]
 name = "small blocks"
-settings = { pageblock_order = 7, pcp = "off" }
+settings = { pageblock_order = 7, pcp = "off" }   # also: policy = "mine.py", beside this file
 
 # Experiments instead of captures, or beside them; the settings are their parameters, too:
 #
