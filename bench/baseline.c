@@ -74,6 +74,7 @@ struct zone {
 	i64 cma_type, isolate_type, grouping_disabled, boost_factor, features;
 	i64 nr_steals, nr_claims;
 	i64 first_block, movable_idx;
+	i64 placement[7 + NR_ORDERS + 1 + 5 + 6];        /* other rules of placement: none here */
 	struct free_area area[NR_ORDERS];
 	struct page *map;
 	i64 map_len;
@@ -83,6 +84,7 @@ struct zone {
 	i64 pageset_len;
 	i64 *trace;
 	i64 trace_len;
+	void *more[8];                                   /* for other rules of placement */
 };
 
 struct zoneref {
@@ -92,7 +94,7 @@ struct zoneref {
 struct memory {
 	i64 nr_zones, nr_nodes, nr_cpus, max_pfn;
 	i64 normal, movable, highmem, dma32, dma;
-	i64 nr_failed, nr_slowpath, block_order, features;
+	i64 nr_failed, nr_slowpath, block_order, features, placement;
 	struct page *map;
 	i64 map_len;
 	struct zone *zones;

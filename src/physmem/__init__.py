@@ -43,12 +43,16 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         PageFaultError,
         PhysmemError,
+        PolicyError,
         StaleTlbError,
         TableInUseError,
+        TuningError,
     )
     from physmem.machine.layout import Layout
     from physmem.machine.machine import Machine, open_machine
     from physmem.machine.machine import open_machine as open  # noqa: A004 - physmem.open(path)
+    from physmem.machine.policy import Policy, load_policy, policy
+    from physmem.machine.tuning import KNOBS, Tuning, tune
     from physmem.mm.compare import compare_states
     from physmem.mm.state import State
     from physmem.pgtable.formats import page_table_formats
@@ -63,6 +67,8 @@ _FROM = {
     "physmem.experiments.registry": {"experiment": "experiment"},
     "physmem.firmware.hardware": {"Hardware": "Hardware"},
     "physmem.machine.layout": {"Layout": "Layout"},
+    "physmem.machine.policy": {name: name for name in ("Policy", "load_policy", "policy")},
+    "physmem.machine.tuning": {name: name for name in ("KNOBS", "Tuning", "tune")},
     "physmem.mm.state": {"State": "State"},
     "physmem.mm.compare": {"compare_states": "compare_states"},
     "physmem.replay.session": {"load": "load_machine"},
@@ -88,8 +94,10 @@ _FROM = {
             "OutOfMemoryError",
             "PageFaultError",
             "PhysmemError",
+            "PolicyError",
             "StaleTlbError",
             "TableInUseError",
+            "TuningError",
         )
     },
 }
@@ -98,6 +106,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "KNOBS",
     "AlreadyMappedError",
     "BadCaptureError",
     "BadFreeError",
@@ -117,20 +126,27 @@ __all__ = [
     "OutOfMemoryError",
     "PageFaultError",
     "PhysmemError",
+    "Policy",
+    "PolicyError",
     "Result",
     "StaleTlbError",
     "State",
     "TableInUseError",
+    "Tuning",
+    "TuningError",
     "__version__",
     "boot",
     "compare_states",
     "errors",
     "experiment",
     "load",
+    "load_policy",
     "open",
     "open_machine",
     "page_table_formats",
+    "policy",
     "replay",
+    "tune",
     "whatif",
 ]
 

@@ -101,7 +101,7 @@ def whatif(
 
     groups = list(settings or [])
     for group in groups:
-        parse_group(group)
+        parse_group(group, seed)
     for output, suffixes in ((parquet, ()), (plot, (".png", ".svg"))):
         if output is not None:
             check_output(output, capture, *suffixes)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from physmem.lab.metrics import metrics_of
-from physmem.lab.settings import Settings
+from physmem.lab.settings import parse_group
 from physmem.lab.source import Source
 from physmem.lab.variant import Run, prepare
 
@@ -48,7 +48,7 @@ def evaluate(
     path = Path(capture_path)
     stamp = path.stat().st_mtime_ns if path.exists() else 0
     source = _source(os.fspath(path), stamp)
-    run = prepare(source.described, Settings.parse(seeded(settings, seed)), source.workload)
+    run = prepare(source.described, parse_group(settings, seed), source.workload)
     run.carry_out()
     return row_of(source, run, seed)
 
@@ -56,14 +56,6 @@ def evaluate(
 @lru_cache(maxsize=_KEPT)
 def _source(path: str, _stamp: int) -> Source:
     return Source.open(path)
-
-
-def seeded(settings: Mapping[str, str], seed: int) -> dict[str, str]:
-    """Settings with the seed where one is asked for."""
-    return {
-        name: str(seed) if name == "shuffle" and value in ("", "on", "seed") else value
-        for name, value in settings.items()
-    }
 
 
 def counters_of(run: Run) -> dict[str, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from physmem.lab.against import Against, compare_zones, end_state
-from physmem.lab.evaluate import counters_of, seeded
+from physmem.lab.evaluate import counters_of
 from physmem.lab.metrics import metrics_of
 from physmem.lab.pollution import polluters
 from physmem.lab.report import BASELINE, Report, VariantReport, failures_of
@@ -118,7 +118,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
     progress: Progress | None = None,
 ) -> Study:
     """As `whatif`, but the machines and samples are kept."""
-    groups = [Settings(), *(_parsed(each, seed) for each in settings)]
+    groups = [Settings(), *(parse_group(each, seed) for each in settings)]
     source = Source.open(capture)
     workload = source.workload
     if until is not None:
@@ -174,16 +174,6 @@ def _other(source: Source, against: str | os.PathLike[str]) -> Source:
     if path.exists() and path.resolve() == Path(source.name).resolve():
         return source
     return Source.open(against)
-
-
-def _parsed(settings: str | Mapping[str, str], seed: int) -> Settings:
-    group = parse_group(settings) if isinstance(settings, str) else Settings.parse(settings)
-    knobs = seeded(group.knobs, seed)
-    if knobs != group.knobs:
-        group = Settings(
-            group.text, group.boot, group.sysctl, group.kernel, group.page_shift, knobs
-        )
-    return group
 
 
 def _variant(study: Study, number: int) -> VariantReport:

@@ -197,18 +197,18 @@ def _nearest(name: str) -> str:
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(setting_names())}"
 
 
-def parse_group(text: str) -> Settings:
-    """One `--set`: pairs name=value, joined by commas.
+def pairs_of(text: str) -> dict[str, str]:
+    """Names and values of one `--set`: pairs joined by commas; a value may have commas, too.
 
     Raises
     ------
     BadInputError
-        No pair, a name twice, or what `Settings.parse` refuses.
+        No pair, or a name twice.
 
     Examples
     --------
-    >>> parse_group("movablecore=128M,min_free_kbytes=8192").sysctl
-    {'min_free_kbytes': (8192,)}
+    >>> pairs_of("movablecore=128M,memmap=1M@2M,3M@4M")
+    {'movablecore': '128M', 'memmap': '1M@2M,3M@4M'}
     """
     pairs: dict[str, str] = {}
     for part in _PAIR.split(text.strip()):
@@ -218,4 +218,27 @@ def parse_group(text: str) -> Settings:
         if name in pairs:
             raise BadInputError(f"--set {text}: {name} is there twice")
         pairs[name] = value
-    return Settings.parse(pairs, text.strip())
+    return pairs
+
+
+def parse_group(text: str | Mapping[str, str], seed: int = 0) -> Settings:
+    """One variant: what one `--set` says, or a mapping of names to values.
+
+    Parameters
+    ----------
+    seed : for settings that draw lots and do not name a seed (shuffle=on)
+
+    Raises
+    ------
+    BadInputError
+        What `pairs_of` and `Settings.parse` refuse.
+
+    Examples
+    --------
+    >>> parse_group("movablecore=128M,min_free_kbytes=8192").sysctl
+    {'min_free_kbytes': (8192,)}
+    """
+    pairs = pairs_of(text) if isinstance(text, str) else dict(text)
+    if pairs.get("shuffle") in ("", "on", "seed"):
+        pairs["shuffle"] = str(seed)
+    return Settings.parse(pairs, text.strip() if isinstance(text, str) else "")

@@ -34,6 +34,25 @@ class BadRequestError(PhysmemError, ValueError):
     """An allocator call with arguments that no kernel would accept (order, cpu, gfp)."""
 
 
+class TuningError(PhysmemError, ValueError):
+    """A setting of a machine that does not exist, has no such value, or does not fit it."""
+
+
+class PolicyError(PhysmemError):
+    """A placement policy that cannot be used, or gave an answer that no allocator can follow.
+
+    Attributes
+    ----------
+    function : name of the policy's function, "" when the policy as a whole is meant
+    answer : what it answered; None when it was not asked
+    """
+
+    def __init__(self, message: str, *, function: str = "", answer: int | None = None) -> None:
+        super().__init__(message)
+        self.function = function
+        self.answer = answer
+
+
 class OutOfMemoryError(PhysmemError, MemoryError):
     """No zone of the zonelist could serve the request (the kernel would return NULL)."""
 

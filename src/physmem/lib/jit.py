@@ -15,6 +15,7 @@ a negative index at every access: up to half of the time of a replay.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import shutil
@@ -27,6 +28,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 
 from physmem.lib import struct as st
+from physmem.lib.errors import PolicyError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +36,11 @@ R = TypeVar("R")
 PURE = st.PURE
 KERNELS: list[str] = []
 """Qualified name of every kernel, in order of declaration (for docs, lint and benchmarks)."""
+
+RAISED = -(1 << 62)
+"""Answer of a hook that raised an exception."""
+_HOOKS: list[tuple[int, str, Any]] = []
+"""Address, name and code of each hook: records may hold the address till the process ends."""
 
 _PACKAGE = Path(__file__).parents[1]
 _KEEP_CACHES = 4
@@ -80,7 +87,30 @@ def _cache_dir(version: str) -> Path:
     return mine
 
 
+def hook_name(address: int) -> str:
+    """Qualified name of the function behind a hook's address, "" if there is none."""
+    return next((name for at, name, _ in _HOOKS if at == address), "")
+
+
+def _keep_hook(address: int, fn: Callable[..., Any], code: Any) -> int:
+    _HOOKS.append((address, fn.__qualname__, code))
+    return address
+
+
 if PURE:
+
+    def hook(fn: Callable[..., int], cls: type[Any]) -> int:  # noqa: ARG001 - as compiled
+        """Address by which `call_hook` finds `fn`."""
+        return _keep_hook(id(fn), fn, fn)
+
+    def call_hook(address: int, record: Any, a: int, b: int, c: int) -> int:
+        """Call a hook; RAISED when it fails, or answers no whole number."""
+        try:
+            answer = ctypes.cast(address, ctypes.py_object).value(record, a, b, c)
+        except Exception:  # noqa: BLE001 - whatever a policy does must not leave a list half made
+            return RAISED
+        fits = isinstance(answer, int) and -(1 << 63) <= answer < 1 << 63
+        return int(answer) if fits else RAISED
 
     def kernel(fn: Callable[P, R]) -> Callable[P, R]:
         """Leave `fn` as it is: plain Python over ctypes views."""
@@ -123,7 +153,8 @@ else:
     import operator
 
     import numba
-    from numba import carray, from_dtype, njit, types
+    from llvmlite import ir  # type: ignore[import-untyped]  # ships no types
+    from numba import carray, cfunc, from_dtype, njit, types
     from numba.core import cgutils
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.typing import arraydecl
@@ -224,7 +255,7 @@ else:
         far = sig.args[0]
         view = cgutils.create_struct_proxy(far)(context, builder, value=args[0])
         index = context.cast(builder, args[1], sig.args[1], types.int64)
-        if numba.config.BOUNDSCHECK:
+        if numba.config.BOUNDSCHECK or context.enable_boundscheck:
             outside = builder.icmp_unsigned(">=", index, view.size)
             with builder.if_then(outside, likely=False):
                 context.call_conv.return_user_exc(builder, IndexError, ("index out of bounds",))
@@ -274,6 +305,52 @@ else:
                 _bind_arrays()
                 dispatcher.compile(dispatcher.declared)
                 dispatcher.disable_compile()
+
+    @intrinsic  # type: ignore[untyped-decorator]  # as above
+    def call_hook(_context: Any, address: Any, record: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001 - the names and their number matter
+        """Call a hook; RAISED when it fails."""
+        signature = types.int64(types.int64, record, types.int64, types.int64, types.int64)
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            number = ir.IntType(64)
+            kinds = [context.get_value_type(sig.args[1]), number, number, number]
+            function = ir.FunctionType(number, kinds)
+            return builder.call(builder.inttoptr(args[0], function.as_pointer()), args[1:])
+
+        return signature, generate
+
+    def hook(fn: Callable[..., int], cls: type[Any]) -> int:
+        """Address of machine code of `fn(record, a, b, c)`; kernels call it by `call_hook`.
+
+        Array indices are checked in it: one that is out of bounds is an exception.
+
+        Raises
+        ------
+        PolicyError
+            It cannot be compiled.
+        """
+        record = from_dtype(st.dtype_of(cls))
+        number = types.int64
+        with global_compiler_lock:
+            _bind_arrays()
+            try:
+                inner = njit(boundscheck=True, **_OPTIONS)(fn)
+                inner.compile(number(record, number, number, number))
+
+                def entry(where: Any, a: int, b: int, c: int) -> int:
+                    try:
+                        return inner(carray(where, 1)[0], a, b, c)  # type: ignore[no-any-return]
+                    except Exception:  # noqa: BLE001 - all that Numba knows
+                        return RAISED
+
+                made = cfunc(number(types.CPointer(record), number, number, number))(entry)
+            except numba.core.errors.NumbaError as error:
+                reason = next((line for line in str(error).splitlines()[1:] if line.strip()), "")
+                raise PolicyError(
+                    f"policy function {fn.__qualname__} cannot be compiled: {reason.strip()}",
+                    function=fn.__name__,
+                ) from None
+        return _keep_hook(made.address, fn, made)
 
     def kernel(fn: Callable[P, R]) -> Callable[P, R]:
         """Compile `fn` on first use with the one signature that its type hints state."""

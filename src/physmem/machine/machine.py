@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from physmem.lib.errors import BadFreeError, BadRequestError
+from physmem.lib.errors import BadFreeError, BadRequestError, PolicyError
 from physmem.lib.jit import ready
 from physmem.machine.buffers import reserve
 from physmem.machine.build import grouping_disabled, plan, setup_sizes
@@ -20,10 +20,12 @@ from physmem.machine.load import fill_tables
 from physmem.machine.memory_bytes import MachineMemory
 from physmem.machine.objects import Objects
 from physmem.machine.origin import Origin
+from physmem.machine.policed import Policed
+from physmem.machine.policy import Policy
 from physmem.machine.profiles import feature_bits
 from physmem.machine.reading import Reading
 from physmem.machine.store import open_tables, save_tables
-from physmem.machine.tables import TRACE_EVENTS, build_tables
+from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
 from physmem.machine.validate import validate_tables
 from physmem.mm.entry import (
     do_alloc_pages_bulk,
@@ -39,7 +41,7 @@ from physmem.mm.page_check import OUTSIDE
 from physmem.mm.state import State, block_letters
 
 
-class Machine(Reading, MachineMemory, Objects):
+class Machine(Policed, Reading, MachineMemory, Objects):
     """The memory of one computer and the page allocator at work in it.
 
     Make one with `Machine.build`, `Machine.from_state`, `physmem.load` or `open_machine`. Machines
@@ -154,14 +156,21 @@ class Machine(Reading, MachineMemory, Objects):
 
     def copy(self) -> "Machine":
         """Independent machine in the same state (a traced one stays traced)."""
-        ram = None if self._ram is None else self._ram.copy()
-        made = Machine(self.tables.copy(), self.layout, self.nr_migratetypes, self.origin, ram)
+        made = self.with_tables(self.tables.copy(), self.layout)
         if self._slab is not None:
-            made._slab_adopt(self._slab)
+            made._slab_adopt(self._slab)  # noqa: SLF001 - our own
+        made._adopt_policy(self.policy)  # noqa: SLF001 - our own
         return made
+
+    def with_tables(self, tables: Tables, layout: Layout) -> "Machine":
+        """Machine of other tables with a copy of the bytes of this one, and without its slabs."""
+        ram = None if self._ram is None else self._ram.copy()
+        return Machine(tables, layout, self.nr_migratetypes, self.origin, ram)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the machine to a file that `open_machine` reads; it appears whole or not at all.
+
+        Of a policy the name and `zone.scratch` are kept, not its code.
 
         Raises
         ------
@@ -172,7 +181,8 @@ class Machine(Reading, MachineMemory, Objects):
         """
         if self._slab is not None:
             raise BadRequestError("a machine whose slab allocator runs cannot be saved; copy() it")
-        save_tables(self.tables, self.layout, path, self.origin, self._ram)
+        name = "" if self.policy is None else self.policy.name
+        save_tables(self.tables, self.layout, path, self.origin, self._ram, name)
 
     # -- the allocator ----------------------------------------------------------------------------
 
@@ -246,6 +256,7 @@ class Machine(Reading, MachineMemory, Objects):
         got = 0
         if nr > 1 and not bits & GFP_ACCOUNT_BIT:
             got = ready(do_alloc_pages_bulk)(self._h, bits, nid, cpu, out)
+            self.check_policy()
         frames_got: list[int] = out[:got].tolist()
         if nr and not got:
             # as in the kernel: one frame by the ordinary way, so that callers make progress
@@ -311,6 +322,7 @@ class Machine(Reading, MachineMemory, Objects):
         for number in self._zone_numbers(zone):
             for each in cpus:
                 run(self._h, number, each, True)  # noqa: FBT003 - kernels take positions
+        self.check_policy()
 
     def tick(self, cpu: int | None = None) -> None:
         """Let a second pass for one CPU or all: per-CPU lists that size themselves decay.
@@ -337,6 +349,7 @@ class Machine(Reading, MachineMemory, Objects):
         """
         for each in range(self._nr_cpus) if cpu is None else [self._cpu(cpu)]:
             ready(do_tick)(self._h, each)
+        self.check_policy()
 
     # -- tracing and checking ----------------------------------------------------------------------
 
@@ -372,13 +385,29 @@ class Machine(Reading, MachineMemory, Objects):
         validate_tables(self.tables, self.layout.zone_names)
 
 
-def open_machine(path: str | os.PathLike[str]) -> Machine:
+def open_machine(path: str | os.PathLike[str], policy: Policy | None = None) -> Machine:
     """Machine from a file that `Machine.save` wrote.
+
+    Parameters
+    ----------
+    policy : Policy, optional
+        The one that the machine had: its code is not in the file.
 
     Raises
     ------
     BadInputError
         No such file, not a machine, damaged, cut off, or written by a newer physmem.
+    PolicyError
+        The machine was saved under a policy, and none or another one is given.
     """
-    tables, layout, origin, ram = open_tables(path)
-    return Machine(tables, layout, int(tables.zones[0]["isolate_type"]) + 1, origin, ram)
+    tables, layout, origin, ram, name = open_tables(path)
+    given = "" if policy is None else policy.name
+    if given != name:
+        raise PolicyError(
+            f"{os.fspath(path)}: saved under {f'the policy {name}' if name else 'no policy'};"
+            f" open it with that{' (policy=...)' if name else ''}, not with {given or 'none'}"
+        )
+    made = Machine(tables, layout, int(tables.zones[0]["isolate_type"]) + 1, origin, ram)
+    if policy is not None:
+        made.set_policy(policy, scratch=tables.scratch)
+    return made

@@ -33,6 +33,11 @@ class Objects(ABC):
     def ram(self) -> "Ram":
         """The machine's memory as bytes."""
 
+    @property
+    def has_slab(self) -> bool:
+        """Whether the slab allocator runs."""
+        return self._slab is not None
+
     def slab_start(self, allocator: str | None = None, **options: Any) -> "ObjectAllocator":
         """Start the slab allocator, which takes its first frames; once, before its first use.
 

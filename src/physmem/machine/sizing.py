@@ -43,8 +43,17 @@ def thp_min_free_kbytes(pageblock_order: int, nr_zones: int, buffer_frames: int,
     return min(frames, buffer_frames // 20) << _KB_SHIFT
 
 
-def watermarks(kbytes: int, managed: int, lowmem: int, *, highmem: bool = False) -> list[int]:
+def watermarks(
+    kbytes: int,
+    managed: int,
+    lowmem: int,
+    *,
+    highmem: bool = False,
+    scale: int = WATERMARK_SCALE_FACTOR,
+) -> list[int]:
     """Watermarks min, low, high, promo of a zone in frames; `lowmem`: frames below HighMem.
+
+    `scale` is the sysctl watermark_scale_factor.
 
     Examples
     --------
@@ -55,8 +64,8 @@ def watermarks(kbytes: int, managed: int, lowmem: int, *, highmem: bool = False)
     """
     share = (kbytes >> _KB_SHIFT) * managed // lowmem if lowmem else 0
     least = min(max(managed // 1024, 32), 128) if highmem else share
-    scaled = managed // 10000 * WATERMARK_SCALE_FACTOR
-    scaled += managed % 10000 * WATERMARK_SCALE_FACTOR // 10000
+    scaled = managed // 10000 * scale
+    scaled += managed % 10000 * scale // 10000
     step = max(share // 4, scaled)
     return [least + level * step for level in range(4)]
 

@@ -28,13 +28,16 @@ from physmem.lib.struct import dtype_of
 from physmem.machine.buffers import CHUNK, load_chunks, reserve, written_chunks
 from physmem.machine.layout import Layout
 from physmem.machine.origin import Origin
+from physmem.machine.placement import arrange, set_placement, trees_fit
+from physmem.machine.policy import without_hooks
 from physmem.machine.profiles import feature_bits
 from physmem.machine.tables import Tables, nr_heads, nr_pageblocks
 from physmem.machine.validate import validate_tables
 from physmem.mm import mmzone
 from physmem.mm.mmzone import Memory, Page, PerCpuPages, Zone, Zoneref
+from physmem.mm.placement import HOOKED, TREES
 
-FORMAT = 2
+FORMAT = 3
 _HEADER = "physmem-machine.json"
 _RAM_PART = 16 << 20
 _DTYPES: dict[str, Any] = {
@@ -46,8 +49,10 @@ _DTYPES: dict[str, Any] = {
     "block_zone": np.dtype(np.uint8),
     "zonelist": dtype_of(Zoneref),
     "cpu_node": np.dtype(np.int64),
+    "tree_at": np.dtype(np.int64),
+    "scratch": np.dtype(np.int64),
 }
-"""Tables in the file; the trace buffer belongs to the process."""
+"""Tables in the file; the trace buffer belongs to the process, maps and counters are made anew."""
 _ZONE_INDICES = ("zone_normal", "zone_movable", "zone_highmem", "zone_dma32", "zone_dma")
 _DAMAGE = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error),
@@ -66,8 +71,11 @@ def save_tables(
     path: str | os.PathLike[str],
     origin: Origin | None = None,
     ram: Ram | None = None,
+    policy: str = "",
 ) -> None:
     """Write a machine to a file that appears whole or not at all; of `ram` what was written.
+
+    Of a policy only the name is kept: addresses mean nothing in another process.
 
     Raises
     ------
@@ -75,6 +83,9 @@ def save_tables(
         The file cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {name: getattr(tables, name) for name in _DTYPES}
+    arrays["zones"] = without_hooks(tables.zones)
+    arrays["memory"] = tables.memory.copy()
+    arrays["memory"]["placement"] = arrays["zones"][0]["placement"]
     with (
         replace_file(path) as out,
         zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -89,6 +100,7 @@ def save_tables(
             lengths[name] = [len(array), _form(array.dtype), parts]
         header = {"format": FORMAT, "layout": asdict(layout), "tables": lengths}
         header["origin"] = (origin or Origin()).to_dict()
+        header["policy"] = policy
         header["ram"] = _save_ram(archive, ram) if ram is not None else None
         archive.writestr(_HEADER, json.dumps(header))
 
@@ -118,8 +130,8 @@ def _read_ram(archive: zipfile.ZipFile, header: dict[str, Any] | None, end: int)
     return ram
 
 
-def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout, Origin, Ram | None]:
-    """Read a machine from a file.
+def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout, Origin, Ram | None, str]:
+    """Read a machine from a file; last the name of its policy, which is not attached.
 
     Raises
     ------
@@ -140,8 +152,14 @@ def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout, Origin, R
             origin = Origin.from_dict(header["origin"])
             frames = int(tables.memory[0]["max_pfn"]) if len(tables.memory) else 0
             ram = _read_ram(archive, header["ram"], frames << layout.page_shift)
+            policy = str(header["policy"])
         _check_shape(tables, layout)
+        bits = int(tables.memory[0]["placement"])
+        set_placement(tables, 0)
+        tables.zones["map_start"] = 0
         tables.attach()
+        validate_tables(tables, layout.zone_names)
+        tables = arrange(tables, bits, keep_trees=True)
         validate_tables(tables, layout.zone_names)
     except FileNotFoundError:
         raise BadInputError(f"{source}: no such file") from None
@@ -150,7 +168,7 @@ def open_tables(path: str | os.PathLike[str]) -> tuple[Tables, Layout, Origin, R
     except _DAMAGE as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:100]
         raise BadInputError(f"{source}: no machine file, or damaged ({reason})") from None
-    return tables, layout, origin, ram
+    return tables, layout, origin, ram, policy
 
 
 def _read_layout(fields: dict[str, Any]) -> Layout:
@@ -223,6 +241,10 @@ def _check_shape(tables: Tables, layout: Layout) -> None:
         and bool(((zones["isolate_type"] >= 3) & (zones["isolate_type"] <= 5)).all())
         and bool(((zones["cma_type"] == mmzone.NONE) | (zones["cma_type"] == 4)).all())
         and sum(map(nr_pageblocks, zones)) <= len(tables.pageblock_flags)
+        and 0 <= int(memory[0]["placement"]) < HOOKED
+        and bool((zones["placement"] == memory[0]["placement"]).all())
+        and not zones["hook"].any()
+        and (trees_fit(tables) if int(memory[0]["placement"]) & TREES else not len(tables.tree_at))
     )
     if not sound:
         raise ValueError("its tables do not fit together")

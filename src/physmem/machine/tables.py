@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tables of a machine: every buffer behind its `Memory` record, and how they hang together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +32,10 @@ TRACE_EVENTS = 1 << 18
 
 @dataclass(frozen=True)
 class Tables:
-    """Buffers of one machine. `memory` has one element; the others hang on it by address."""
+    """Buffers of one machine. `memory` has one element; the others hang on it by address.
+
+    The last four are empty unless a rule of `physmem.mm.placement` needs them.
+    """
 
     memory: NDArray[Any]
     mem_map: NDArray[Any]
@@ -43,6 +46,10 @@ class Tables:
     zonelist: NDArray[Any]
     cpu_node: NDArray[np.int64]
     trace: NDArray[np.int64]
+    order_map: NDArray[np.uint32] = field(default_factory=lambda: reserve(0, np.uint32))
+    tree_free: NDArray[np.int64] = field(default_factory=lambda: reserve(0, np.int64))
+    tree_at: NDArray[np.int64] = field(default_factory=lambda: reserve(0, np.int64))
+    scratch: NDArray[np.int64] = field(default_factory=lambda: reserve(0, np.int64))
 
     def attach(self) -> None:
         """Write the buffers' addresses into the records that point to them."""
@@ -58,6 +65,27 @@ class Tables:
             blocks = nr_pageblocks(zone)
             attach(zone, "pageblock_flags", self.pageblock_flags[block : block + blocks])
             block += blocks
+            attach(zone, "scratch", self.scratch)
+        self._attach_placement()
+
+    def with_scratch(self, scratch: NDArray[np.int64]) -> "Tables":
+        """The same buffers with other memory for a policy."""
+        made = replace(self, scratch=scratch)
+        made.attach()
+        return made
+
+    def _attach_placement(self) -> None:
+        """Divide what is kept for other rules of placement among the zones."""
+        word = tree = 0
+        slots = len(self.tree_at) // len(self.zones)
+        for number, zone in enumerate(self.zones):
+            size = int(zone["map_start"][-1]) * mmzone.MIGRATE_TYPES if len(self.order_map) else 0
+            attach(zone, "order_map", self.order_map[word : word + size])
+            word += size
+            trees = nr_trees(zone) if len(self.tree_free) else 0
+            attach(zone, "tree_free", self.tree_free[tree : tree + trees])
+            tree += trees
+            attach(zone, "tree_at", self.tree_at[number * slots : (number + 1) * slots])
 
     def copy(self) -> "Tables":
         """Independent copy of all buffers; memory that was never written stays unwritten."""
@@ -81,6 +109,12 @@ def nr_pageblocks(zone: Any) -> int:
     order = int(zone["pageblock_order"])
     first, end = int(zone["start_pfn"]) >> order, int(zone["end_pfn"])
     return ((end + (1 << order) - 1) >> order) - first
+
+
+def nr_trees(zone: Any) -> int:
+    """Trees that a zone's span touches."""
+    order = int(zone["tree_order"])
+    return (int(zone["end_pfn"]) - 1 >> order) - (int(zone["start_pfn"]) >> order) + 1
 
 
 def nr_heads(nr_zones: int, nr_cpus: int) -> int:

@@ -10,6 +10,7 @@ from physmem.lib.jit import ready
 from physmem.lib.struct import address
 from physmem.machine.tables import Tables
 from physmem.mm import validate as v
+from physmem.mm import validate_placement as p
 from physmem.mm.mmzone import NONE
 
 _REASONS = {
@@ -44,6 +45,11 @@ _REASONS = {
     v.BLOCK_TYPE: ("pageblocks", "the pageblock at {pfn} has the type {found}"),
     v.NR_ISOLATED: ("pageblocks", "{found} isolated pageblocks counted, there are {expected}"),
     v.NR_HIGHATOMIC: ("pageblocks", "{found} frames reserved, there are {expected} HIGHATOMIC"),
+    p.NOT_SORTED: ("address_order", "{pfn} is behind a higher frame, {expected:#x}"),
+    p.NOT_IN_MAP: ("address_order", "the map has {found} before {pfn}, the list {expected}"),
+    p.MAP_BIT: ("address_order", "the map ends with {found}, the list with {expected}"),
+    p.TREE_FREE: ("tree_free", "tree {expected} has {found} frames too many, or too few"),
+    p.WRONG_SIDE: ("confined", "the pageblock at {pfn} is on the wrong side, type {found}"),
 }
 INVARIANTS = tuple(sorted({name for name, _ in _REASONS.values()}))
 """Names that `CorruptStateError.invariant` may have."""
@@ -61,6 +67,8 @@ def validate_tables(tables: Tables, zone_names: tuple[str, ...]) -> None:
     check, h = ready(v.check_zone), address(tables.memory)
     for number, zone in enumerate(tables.zones):
         reason = check(h, number, report)
+        if reason == v.WHOLE and int(zone["placement"]):
+            reason = ready(p.check_placement)(h, number, report)
         if reason != v.WHOLE:
             name = zone_names[int(zone["zone_idx"])]
             where = f"node {int(zone['node'])}, zone {name}"

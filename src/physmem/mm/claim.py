@@ -12,11 +12,11 @@ in mind where it found its last block, so that it does not search in vain for ea
 
 from physmem.lib.jit import inlined, kernel
 from physmem.mm.alloc_flags import ALLOC_CMA, ALLOC_KSWAPD, ALLOC_NOFRAGMENT
-from physmem.mm.buddy import expand, rmqueue_smallest
-from physmem.mm.donor import find_suitable_fallback
-from physmem.mm.fallback import boost_watermark, can_steal_fallback
-from physmem.mm.free_area import del_page_from_free_list
+from physmem.mm.buddy import rmqueue_smallest
+from physmem.mm.donor import can_steal_fallback, find_suitable_fallback, told
+from physmem.mm.free_area import expand_placed, take_free
 from physmem.mm.mmzone import MIGRATE_MOVABLE, NONE, ZONE_BOOSTED_WATERMARK, Zone
+from physmem.mm.own_fallback import rmqueue_own_fallback
 from physmem.mm.pageblock import (
     change_pageblock_range,
     count_free,
@@ -26,7 +26,9 @@ from physmem.mm.pageblock import (
     set_pageblock_migratetype,
     whole_pageblock,
 )
-from physmem.mm.tracepoint import EXTFRAG, emit
+from physmem.mm.placement import BUILTIN, HOOKED_CLAIM, ON_FALLBACK
+from physmem.mm.policy import ask_claim
+from physmem.mm.watermark import boost_watermark
 
 RMQUEUE_NORMAL = 0
 """Where the search for a block begins: at the lists of its own type ..."""
@@ -34,16 +36,6 @@ RMQUEUE_CMA = 1
 RMQUEUE_STEAL = 3
 MODE_BITS = 2
 """The lowest bits of what `rmqueue_by_mode` returns."""
-
-
-@kernel
-def told(zone: Zone, pfn: int, order: int, mt: int, current: int, donor: int) -> int:
-    """Count and tell a fallback that gave a frame; the frame again."""
-    own = get_pageblock_migratetype(zone, pfn) == mt
-    zone.nr_steals += 1
-    zone.nr_claims += int(own)
-    emit(zone, EXTFRAG, pfn, order, mt, current | donor << 4 | int(own) << 7)
-    return pfn
 
 
 @kernel
@@ -55,9 +47,9 @@ def try_to_claim_block(
     Linux: try_to_claim_block(), mm/page_alloc.c (6.12.29+)
     """
     if current >= zone.pageblock_order:
-        del_page_from_free_list(zone, pfn, current)
+        take_free(zone, pfn, current)
         change_pageblock_range(zone, pfn, current, mt)
-        expand(zone, pfn, order, current, mt)
+        expand_placed(zone, pfn, order, current, mt)
         zone.mem_map[pfn].mt = mt
         return pfn
     block_type = get_pageblock_migratetype(zone, pfn)
@@ -73,7 +65,12 @@ def try_to_claim_block(
         alike = movable
     elif block_type == MIGRATE_MOVABLE:
         alike = pageblock_nr_pages - (free + movable)
-    if free + alike < pageblock_nr_pages >> 1 and not zone.grouping_disabled:
+    enough = free + alike >= pageblock_nr_pages >> 1 or zone.grouping_disabled != 0
+    if zone.placement & HOOKED_CLAIM:
+        answer = ask_claim(zone, pfn, order, mt)
+        if answer != BUILTIN:
+            enough = answer == 1
+    if not enough:
         return NONE
     move_freepages_block(zone, pfn, mt)
     set_pageblock_migratetype(zone, pfn, mt)
@@ -113,8 +110,8 @@ def rmqueue_steal(zone: Zone, order: int, mt: int) -> int:
         if donor == NONE:
             continue
         pfn = int(zone.mem_map[zone.free_area[current].head[donor]].next)
-        del_page_from_free_list(zone, pfn, current)
-        expand(zone, pfn, order, current, donor)
+        take_free(zone, pfn, current)
+        expand_placed(zone, pfn, order, current, donor)
         zone.mem_map[pfn].mt = donor
         return told(zone, pfn, order, mt, current, donor)
     return NONE
@@ -144,6 +141,10 @@ def rmqueue_by_mode(zone: Zone, order: int, mt: int, alloc_flags: int, mode: int
         pfn = rmqueue_smallest(zone, order, zone.cma_type)
         if pfn != NONE:
             return pfn << MODE_BITS | RMQUEUE_CMA
+    if zone.placement & ON_FALLBACK:
+        pfn = rmqueue_own_fallback(zone, order, mt, alloc_flags)
+        if pfn != BUILTIN:
+            return pfn if pfn == NONE else pfn << MODE_BITS
     if mode < RMQUEUE_STEAL:
         pfn = rmqueue_claim(zone, order, mt, alloc_flags)
         if pfn != NONE:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Donors: which migratetypes a request may take from when its own lists are empty.
 
-Linux: fallbacks[][], find_suitable_fallback(), mm/page_alloc.c (6.1; in another form 2.6.24)
+Linux: fallbacks[][], find_suitable_fallback(), can_steal_fallback(), mm/page_alloc.c (6.1; in
+another form 2.6.24)
 """
 
 from physmem.lib.jit import kernel
@@ -12,6 +13,8 @@ from physmem.mm.mmzone import (
     NONE,
     Zone,
 )
+from physmem.mm.pageblock import get_pageblock_migratetype
+from physmem.mm.tracepoint import EXTFRAG, emit
 
 
 @kernel
@@ -41,3 +44,28 @@ def find_suitable_fallback(zone: Zone, order: int, mt: int) -> int:
         if zone.mem_map[head].next != head:
             return donor
     return NONE
+
+
+@kernel
+def can_steal_fallback(zone: Zone, order: int, mt: int) -> bool:
+    """Tell whether a request may move all free memory of the donor's pageblock.
+
+    Linux: can_steal_fallback(), mm/page_alloc.c (6.1)
+    """
+    return (
+        order >= zone.pageblock_order
+        or order >= zone.pageblock_order // 2
+        or mt == MIGRATE_RECLAIMABLE
+        or mt == MIGRATE_UNMOVABLE
+        or zone.grouping_disabled != 0
+    )
+
+
+@kernel
+def told(zone: Zone, pfn: int, order: int, mt: int, current: int, donor: int) -> int:
+    """Count and tell a fallback that gave a frame; the frame again."""
+    own = get_pageblock_migratetype(zone, pfn) == mt
+    zone.nr_steals += 1
+    zone.nr_claims += int(own)
+    emit(zone, EXTFRAG, pfn, order, mt, current | donor << 4 | int(own) << 7)
+    return pfn

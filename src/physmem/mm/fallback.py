@@ -1,74 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """When a list is empty: take from another migratetype, and perhaps the whole pageblock with it.
 
-Linux: __rmqueue(), __rmqueue_fallback(), steal_suitable_fallback(), boost_watermark(),
-__rmqueue_cma_fallback(), mm/page_alloc.c (6.1)
+Linux: __rmqueue(), __rmqueue_fallback(), steal_suitable_fallback(), __rmqueue_cma_fallback(),
+mm/page_alloc.c (6.1)
 """
 
 from physmem.lib.jit import kernel
 from physmem.mm.alloc_flags import ALLOC_CMA, ALLOC_KSWAPD, ALLOC_NOFRAGMENT
 from physmem.mm.buddy import rmqueue_smallest
-from physmem.mm.donor import find_suitable_fallback
+from physmem.mm.donor import can_steal_fallback, find_suitable_fallback, told
 from physmem.mm.features import TAKE_LARGEST
 from physmem.mm.free_area import move_to_free_list
 from physmem.mm.mmzone import (
     MIGRATE_HIGHATOMIC,
     MIGRATE_MOVABLE,
-    MIGRATE_RECLAIMABLE,
-    MIGRATE_UNMOVABLE,
     NONE,
-    WMARK_HIGH,
     ZONE_BOOSTED_WATERMARK,
     Zone,
 )
+from physmem.mm.own_fallback import rmqueue_own_fallback
 from physmem.mm.pageblock import (
     count_movable,
     get_pageblock_migratetype,
     move_freepages_block,
     set_pageblock_migratetype,
 )
+from physmem.mm.placement import BUILTIN, HOOKED_CLAIM, ON_FALLBACK
+from physmem.mm.policy import ask_claim
 from physmem.mm.take_largest import rmqueue_largest
-from physmem.mm.tracepoint import EXTFRAG, emit
-from physmem.mm.watermark import mult_frac
-
-
-@kernel
-def can_steal_fallback(zone: Zone, order: int, mt: int) -> bool:
-    """Tell whether a request may move all free memory of the donor's pageblock.
-
-    Linux: can_steal_fallback(), mm/page_alloc.c (6.1)
-    """
-    return (
-        order >= zone.pageblock_order
-        or order >= zone.pageblock_order // 2
-        or mt == MIGRATE_RECLAIMABLE
-        or mt == MIGRATE_UNMOVABLE
-        or zone.grouping_disabled != 0
-    )
-
-
-@kernel
-def boost_watermark(zone: Zone) -> bool:
-    """Raise the watermarks for a while, so that kswapd frees whole pageblocks.
-
-    Linux: boost_watermark(), mm/page_alloc.c (6.1); Linux commit 1c30844d2dfe (v5.0)
-    """
-    pageblock_nr_pages = 1 << zone.pageblock_order
-    if zone.watermark_boost_factor == 0 or pageblock_nr_pages * 4 > zone.managed_pages:
-        return False
-    highest = mult_frac(zone.watermark[WMARK_HIGH], zone.watermark_boost_factor, 10000)
-    if highest == 0:
-        return False
-    highest = max(highest, pageblock_nr_pages)
-    zone.watermark_boost = min(zone.watermark_boost + pageblock_nr_pages, highest)
-    return True
+from physmem.mm.watermark import boost_watermark
 
 
 @kernel
 def steal_suitable_fallback(
-    zone: Zone, pfn: int, alloc_flags: int, start_type: int, whole_block: bool
+    zone: Zone, pfn: int, alloc_flags: int, start_type: int, whole_block: bool, claim: int
 ) -> None:
     """Move a donor's block to the requester's lists, with its pageblock when that is allowed.
+
+    `claim`: what a policy says (0, 1 or BUILTIN).
 
     Linux: steal_suitable_fallback(), mm/page_alloc.c (6.1)
     """
@@ -98,7 +67,7 @@ def steal_suitable_fallback(
     if moved == 0:
         move_to_free_list(zone, pfn, start_type)
         return
-    if moved + alike >= pageblock_nr_pages >> 1 or zone.grouping_disabled:
+    if claim == 1 or moved + alike >= pageblock_nr_pages >> 1 or zone.grouping_disabled:
         set_pageblock_migratetype(zone, pfn, start_type)
 
 
@@ -112,11 +81,13 @@ def fall_back_on(
     """
     pfn = int(zone.mem_map[zone.free_area[current].head[donor]].next)
     whole_block = can_steal_fallback(zone, current, start_type)
-    steal_suitable_fallback(zone, pfn, alloc_flags, start_type, whole_block)
-    own = get_pageblock_migratetype(zone, pfn) == start_type
-    zone.nr_steals += 1
-    zone.nr_claims += int(own)
-    emit(zone, EXTFRAG, pfn, order, start_type, current | donor << 4 | int(own) << 7)
+    claim = BUILTIN
+    if zone.placement & HOOKED_CLAIM and current < zone.pageblock_order:
+        claim = ask_claim(zone, pfn, order, start_type)
+        if claim != BUILTIN:
+            whole_block = claim == 1
+    steal_suitable_fallback(zone, pfn, alloc_flags, start_type, whole_block, claim)
+    told(zone, pfn, order, start_type, current, donor)
 
 
 @kernel
@@ -169,7 +140,11 @@ def rmqueue(zone: Zone, order: int, mt: int, alloc_flags: int) -> int:
             pfn = rmqueue_smallest(zone, order, zone.cma_type)
             if pfn != NONE:
                 return pfn
+        if zone.placement & ON_FALLBACK:
+            pfn = rmqueue_own_fallback(zone, order, mt, alloc_flags)
+            if pfn != BUILTIN:
+                return pfn
         if zone.features & TAKE_LARGEST:
-            return rmqueue_largest(zone, order, mt)
+            return rmqueue_largest(zone, order, mt, alloc_flags)
         if not rmqueue_fallback(zone, order, mt, alloc_flags):
             return NONE

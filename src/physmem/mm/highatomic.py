@@ -21,6 +21,7 @@ from physmem.mm.pageblock import (
     set_pageblock_migratetype,
     whole_pageblock,
 )
+from physmem.mm.placement import NO_HIGHATOMIC
 
 
 @kernel
@@ -29,6 +30,8 @@ def reserve_highatomic_pageblock(zone: Zone, pfn: int, order: int) -> None:
 
     Linux: reserve_highatomic_pageblock(), mm/page_alloc.c (6.1)
     """
+    if zone.placement & NO_HIGHATOMIC:
+        return
     if zone.features & HIGHATOMIC_WHOLE_BLOCKS:
         reserve_whole_blocks(zone, pfn, order)
         return

@@ -12,7 +12,7 @@ drain_zone_pages(), mm/page_alloc.c (2.6.24)
 """
 
 from physmem.lib.jit import kernel
-from physmem.mm.alloc_flags import ALLOC_COLD, ALLOC_PCP_BUSY
+from physmem.mm.alloc_flags import ALLOC_COLD, ALLOC_NOFRAGMENT, ALLOC_PCP_BUSY
 from physmem.mm.buddy import free_one_page
 from physmem.mm.fallback import rmqueue
 from physmem.mm.list import list_add, list_del
@@ -35,17 +35,18 @@ def count_frames(pcp: PerCpuPages, which: int, frames: int) -> None:
 
 
 @kernel
-def refill(zone: Zone, pcp: PerCpuPages, which: int, mt: int) -> None:
+def refill(zone: Zone, pcp: PerCpuPages, which: int, mt: int, alloc_flags: int) -> None:
     """Put a batch of frames in front of a list, in the order in which they are found.
 
-    They remember the type that was asked for, whatever list they come from.
+    They remember the type that was asked for, whatever list they come from. Of the flags only
+    ALLOC_NOFRAGMENT counts, which the kernel itself does not know.
 
     Linux: rmqueue_bulk(), mm/page_alloc.c (2.6.24)
     """
     batch = pcp.cold_batch if which == COLD else pcp.batch
     before = pcp.head[which]
     for _ in range(batch):
-        pfn = rmqueue(zone, 0, mt, 0)
+        pfn = rmqueue(zone, 0, mt, alloc_flags & ALLOC_NOFRAGMENT)
         if pfn == NONE:
             break
         zone.nr_free_pages -= 1
@@ -83,12 +84,12 @@ def rmqueue_hot_cold(zone: Zone, order: int, mt: int, alloc_flags: int, cpu: int
     which = COLD if alloc_flags & ALLOC_COLD else HOT
     head = pcp.head[which]
     if zone.mem_map[head].next == head:
-        refill(zone, pcp, which, mt)
+        refill(zone, pcp, which, mt, alloc_flags)
         if zone.mem_map[head].next == head:
             return NONE
     pfn = first_of_type(zone, head, mt)
     if pfn == head:
-        refill(zone, pcp, which, mt)
+        refill(zone, pcp, which, mt, alloc_flags)
         pfn = int(zone.mem_map[head].next)
     list_del(zone, pfn)
     count_frames(pcp, which, -1)

@@ -31,6 +31,9 @@ Invariants (named as `validate()` names them)
                       to count some of the latter down)
     watermark         0 <= min <= low <= high, no negative boost
     block_list        LIST_TYPE_IS_BLOCK_TYPE: a free block is on the list of its pageblocks' type
+    address_order     ADDRESS_ORDER: lists ascend, and their maps agree
+    tree_free         TREES: what is counted of each tree is on the lists
+    confined          CONFINED: no pageblock is MOVABLE inside the region, all are outside
 """
 
 from typing import Annotated
@@ -43,6 +46,8 @@ MAX_NR_ZONES = 6
 MIGRATE_TYPES = 6
 NR_PCP_LISTS = 14
 NR_WMARK = 4
+NR_HOOKS = 5
+NR_VERDICT = 6
 
 MIGRATE_UNMOVABLE = 0
 MIGRATE_MOVABLE = 1
@@ -172,11 +177,25 @@ class Zone:
     nr_claims: i64  # ... of them: the pageblock changed its type
     first_block: i64  # start_pfn >> pageblock_order
     movable_idx: i64  # zone_idx of ZONE_MOVABLE
+    placement: i64  # physmem.mm.placement: rules that no kernel has, or only at a wish; 0: none
+    this_cpu: i64  # TREES: CPU of the present request
+    tree_order: i64  # TREES: log2 of the frames of a tree
+    random: i64  # SHUFFLED: state of the generator
+    confined_start: i64  # CONFINED: the region, in frames
+    confined_end: i64
+    map_pfn: i64  # ADDRESS_ORDER: frame of the first bit of each map
+    map_start: Annotated[Array[i64], NR_PAGE_ORDERS + 1]  # first word; last: words of one type
+    hook: Annotated[Array[i64], NR_HOOKS]  # addresses of a policy's functions
+    verdict: Annotated[Array[i64], NR_VERDICT]  # its first wrong answer (physmem.mm.policy)
     free_area: Annotated[Array[FreeArea], NR_PAGE_ORDERS]
     mem_map: Array[Page]
     pageblock_flags: Array[u8]  # migratetype per pageblock, from first_block on
     pageset: Array[PerCpuPages]  # per CPU
     trace: Array[i64]  # [0] events emitted; then packed tracepoints; empty: tracing is off
+    order_map: Array[u32]  # ADDRESS_ORDER: bits of the members of each list
+    tree_free: Array[i64]  # TREES: free frames of each tree
+    tree_at: Array[i64]  # TREES: by CPU and type: where the search goes on, NONE: nowhere yet
+    scratch: Array[i64]  # of the policy, one for all zones
 
 
 @struct
@@ -210,6 +229,7 @@ class Memory:
     nr_slowpath: i64  # requests below the low watermark in every zone
     pageblock_order: i64
     features: i64  # physmem.mm.features: the rules of this machine's kernel
+    placement: i64  # physmem.mm.placement, as in each zone
     mem_map: Array[Page]
     zones: Array[Zone]
     zonelist: Array[Zoneref]  # row nid: nr_zones entries, nearest first

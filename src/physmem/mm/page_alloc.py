@@ -81,6 +81,8 @@ from physmem.mm.mmzone import (
     Zone,
 )
 from physmem.mm.pcp import rmqueue_pcplist
+from physmem.mm.placement import DEFRAG, HOOKED_MIGRATETYPE, TREES
+from physmem.mm.policy import ask_migratetype
 from physmem.mm.watermark import above_high_mark, wmark_pages, zone_watermark_fast
 
 
@@ -110,6 +112,15 @@ def gfp_migratetype(zone: Zone, gfp: int) -> int:
     if gfp & GFP_MOVABLE_BIT:
         return MIGRATE_MOVABLE
     return (gfp & GFP_MOVABLE_MASK) >> GFP_MOVABLE_SHIFT
+
+
+@kernel
+def request_migratetype(zone: Zone, order: int, gfp: int) -> int:
+    """Migratetype that a request is served from: that of its flags, or what a policy says."""
+    mt = gfp_migratetype(zone, gfp)
+    if zone.placement & HOOKED_MIGRATETYPE:
+        return ask_migratetype(zone, order, gfp, mt)
+    return mt
 
 
 @kernel
@@ -153,6 +164,8 @@ def rmqueue_buddy(zone: Zone, order: int, mt: int, alloc_flags: int) -> int:
 @inlined
 def rmqueue_zone(zone: Zone, order: int, mt: int, alloc_flags: int, cpu: int) -> int:
     """Take a block from one zone; its pfn or NONE. Linux: rmqueue(), mm/page_alloc.c (6.1)"""
+    if zone.placement & TREES:
+        zone.this_cpu = cpu
     if zone.features & HOT_COLD:
         return rmqueue_hot_cold(zone, order, mt, alloc_flags, cpu)
     pfn = NONE
@@ -189,9 +202,13 @@ def first_zoneref(m: Memory, nid: int, highest_zoneidx: int) -> int:
 def alloc_flags_nofragment(m: Memory, preferred: int, gfp: int) -> int:
     """Flags of the first attempt: wake kswapd, and keep mobilities apart in ZONE_NORMAL.
 
-    Linux: alloc_flags_nofragment(), mm/page_alloc.c (6.1)
+    With DEFRAG everywhere.
+
+    Linux: alloc_flags_nofragment(), mm/page_alloc.c (6.1; defrag_mode: 6.15)
     """
     flags = gfp & GFP_KSWAPD_RECLAIM_BIT
+    if m.placement & DEFRAG:
+        return flags | ALLOC_NOFRAGMENT
     if not m.features & NOFRAGMENT or m.zone_dma32 == NONE:
         return flags
     if m.zonelist[preferred].zone_idx != m.zone_normal:
@@ -225,6 +242,8 @@ def gfp_to_alloc_flags(m: Memory, gfp: int, order: int) -> int:
             flags |= ALLOC_HIGHATOMIC
     if gfp & GFP_MOVABLE_BIT:
         flags |= ALLOC_CMA
+    if m.placement & DEFRAG:
+        flags |= ALLOC_NOFRAGMENT
     return flags
 
 
@@ -252,7 +271,12 @@ def get_page_from_freelist(
                 continue
             if gfp & GFP_THISNODE_BIT and zone.node != nid:
                 continue
-            if alloc_flags & ALLOC_NOFRAGMENT and m.nr_nodes > 1 and zone.node != local_nid:
+            if (
+                alloc_flags & ALLOC_NOFRAGMENT
+                and m.nr_nodes > 1
+                and zone.node != local_nid
+                and m.placement & DEFRAG == 0
+            ):
                 break  # a fragmented local node is better than a remote one
             mark = wmark_pages(zone, alloc_flags & ALLOC_WMARK_MASK)
             if (
@@ -263,14 +287,14 @@ def get_page_from_freelist(
                 or alloc_flags & ALLOC_NO_WATERMARKS
                 or zone_watermark_fast(zone, order, mark, classzone_idx, alloc_flags, gfp)
             ):
-                mt = gfp_migratetype(zone, gfp)
+                mt = request_migratetype(zone, order, gfp)
                 pfn = rmqueue_zone(zone, order, mt, alloc_flags, cpu)
                 if pfn != NONE:
                     mark_in_use(zone, pfn, order, gfp)
                     if order > 0 and alloc_flags & ALLOC_HIGHATOMIC:
                         reserve_highatomic_pageblock(zone, pfn, order)
                     return pfn
-        if not alloc_flags & ALLOC_NOFRAGMENT:
+        if not alloc_flags & ALLOC_NOFRAGMENT or m.placement & DEFRAG:
             return NONE
         alloc_flags &= ~ALLOC_NOFRAGMENT
 
@@ -314,13 +338,18 @@ def alloc_pages_slowpath(
             has_rights = False
             flags = ALLOC_NO_WATERMARKS | (flags & (ALLOC_KSWAPD | ALLOC_CMA)) | busy
             continue
+        if not is_last:
+            only_node = preferred // m.nr_zones if gfp & GFP_THISNODE_BIT else NONE
+            mt = request_migratetype(m.zones[m.zonelist[preferred].zone], order, gfp)
+            if unreserve_highatomic(m, preferred, gfp_zone(m, gfp), mt, only_node):
+                continue
+        if flags & ALLOC_NOFRAGMENT:
+            flags &= ~ALLOC_NOFRAGMENT  # DEFRAG: better a mixed pageblock than nothing
+            continue
         if is_last:
             break
-        only_node = preferred // m.nr_zones if gfp & GFP_THISNODE_BIT else NONE
-        mt = gfp_migratetype(m.zones[m.zonelist[preferred].zone], gfp)
-        if not unreserve_highatomic(m, preferred, gfp_zone(m, gfp), mt, only_node):
-            is_last = True
-            flags = ALLOC_WMARK_HIGH | busy
+        is_last = True
+        flags = ALLOC_WMARK_HIGH | busy
     m.nr_failed += 1
     return NONE
 
@@ -397,7 +426,9 @@ def bulk_page(m: Memory, number: int, gfp: int, cpu: int) -> int:
     Linux: __alloc_pages_bulk(), mm/page_alloc.c (6.1); free_factor is left alone
     """
     zone = m.zones[number]
-    mt = gfp_migratetype(zone, gfp)
+    mt = request_migratetype(zone, 0, gfp)
+    if zone.placement & TREES:
+        zone.this_cpu = cpu
     pfn = rmqueue_pcplist(zone, zone.pageset[cpu], 0, mt, bulk_flags(gfp))
     if pfn != NONE:
         mark_in_use(zone, pfn, 0, gfp)

@@ -42,6 +42,7 @@ from physmem.mm.pcp_tuning import (
     tuned_pcp_free,
     tuned_pcp_high,
 )
+from physmem.mm.placement import CONFINED
 from physmem.mm.tracepoint import PCPU_DRAIN, emit
 
 NR_LOWORDER_PCP_LISTS = 12
@@ -180,6 +181,7 @@ def free_pcppages_bulk(zone: Zone, pcp: PerCpuPages, count: int, pindex: int) ->
     """
     count = min(count, pcp.count)
     by_block = zone.nr_isolate_pageblock > 0 or zone.features & FREES_READ_BLOCK_TYPE != 0
+    by_block = by_block or zone.placement & CONFINED != 0
     pindex -= 1
     while count > 0:
         pindex += 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Watermarks: may a zone serve a request without going below its reserves?
 
-Linux: zone_watermark_fast(), __zone_watermark_ok(), mm/page_alloc.c (6.1, 6.12)
+Linux: zone_watermark_fast(), __zone_watermark_ok(), boost_watermark(), mm/page_alloc.c (6.1, 6.12)
 """
 
 from physmem.lib.jit import inlined, kernel
@@ -22,6 +22,7 @@ from physmem.mm.mmzone import (
     MIGRATE_HIGHATOMIC,
     MIGRATE_PCPTYPES,
     NONE,
+    WMARK_HIGH,
     WMARK_MIN,
     ZONE_BELOW_HIGH,
     Zone,
@@ -43,6 +44,23 @@ def mult_frac(value: int, numerator: int, denominator: int) -> int:
 def wmark_pages(zone: Zone, level: int) -> int:
     """Watermark of a level with the boost. Linux: wmark_pages(), include/linux/mmzone.h (6.1)"""
     return zone.watermark[level] + zone.watermark_boost
+
+
+@kernel
+def boost_watermark(zone: Zone) -> bool:
+    """Raise the watermarks for a while, so that kswapd frees whole pageblocks.
+
+    Linux: boost_watermark(), mm/page_alloc.c (6.1); Linux commit 1c30844d2dfe (v5.0)
+    """
+    pageblock_nr_pages = 1 << zone.pageblock_order
+    if zone.watermark_boost_factor == 0 or pageblock_nr_pages * 4 > zone.managed_pages:
+        return False
+    highest = mult_frac(zone.watermark[WMARK_HIGH], zone.watermark_boost_factor, 10000)
+    if highest == 0:
+        return False
+    highest = max(highest, pageblock_nr_pages)
+    zone.watermark_boost = min(zone.watermark_boost + pageblock_nr_pages, highest)
+    return True
 
 
 @kernel
