@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from tests.docs.api_pages import reference
+from tests.docs.experiments import stored
 from typer.models import ArgumentInfo
 
 import physmem
@@ -25,6 +26,7 @@ from physmem.bootalloc.memblock import Memblock
 from physmem.cli.boot import boot as command
 from physmem.cli.sweep import sweep
 from physmem.cli.tune import tune
+from physmem.experiments import EXPERIMENTS
 from physmem.firmware.e820 import E820Entry
 from physmem.firmware.hardware import (
     DtMemory,
@@ -238,7 +240,42 @@ def api_bootalloc():
     )
 
 
+def _shown(value):
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.2f}".rstrip("0").rstrip(".")
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def experiment_figures():
+    rows = []
+    for name, found in stored().items():
+        label = f"`{name}`"
+        for figure in found["figures"]:
+            numbers = (_shown(figure["published"]), _shown(figure["ours"]))
+            rows.append([label, figure["text"], *numbers, figure["comparison"] or "-"])
+            label = ""
+        rows.append(["", f"*{found['verdict']['text']}*", "", "", ""])
+    return _table(["experiment", "figure", "published", "ours", "comparison"], rows)
+
+
+def experiment_parameters():
+    rows = []
+    for each in EXPERIMENTS.values():
+        label = f"`{each.name}`"
+        for one in each.parameters:
+            choices = f" ({', '.join(one.choices)})" if one.choices else ""
+            rows.append([label, f"`{one.name}`", f"{one.default}", one.text + choices])
+            label = ""
+    sources = "\n".join(f"- `{each.name}`: {each.source}" for each in EXPERIMENTS.values())
+    table = _table(["experiment", "parameter", "default", "meaning"], rows)
+    return f"{table}\n\nSources:\n\n{sources}"
+
+
 PARTS = {
+    "experiment-figures": experiment_figures,
+    "experiment-parameters": experiment_parameters,
     "profiles": profiles,
     "profile-rules": profile_rules,
     "boot-rules": boot_rules,

@@ -12,6 +12,8 @@ from .free_area import Event, FreeArea, ZoneSpec
 class Fallback(FreeArea):
     """Free lists, and the ways to move memory between migratetypes."""
 
+    fallback_rule = "linux"  # or none, confined
+
     def __init__(
         self,
         spec: ZoneSpec,
@@ -132,10 +134,39 @@ class Fallback(FreeArea):
         if alloc_flags & ALLOC_KSWAPD:
             self.boosted_watermark = True
 
+    # ---- rules of nobody's kernel ----------------------------------------------------------------
+
+    def rmqueue_own_rule(self, order: int, letter: str, alloc_flags: int) -> int | None:
+        """Take a chunk of another type where `fallback_rule` allows it: the rest stays there."""
+        if self.fallback_rule == "none" or (letter == "M" and alloc_flags & ALLOC_NOFRAGMENT):
+            return None
+        donors = {"M": FALLBACKS["M"], "U": "R", "R": "U"}[letter]
+        orders = list(range(order, self.max_order + 1))
+        if letter != "M":  # a whole block rather than a part of one
+            whole = [o for o in orders if o >= self.pageblock_order]
+            orders = whole[::-1] + [o for o in orders if o < self.pageblock_order]
+        for current in orders:
+            for donor in donors:
+                if not self.free_list[current][donor]:
+                    continue
+                pfn = self.free_list[current][donor][0]
+                self.del_page_from_free_list(pfn)
+                taken = letter != "M" and current >= self.pageblock_order
+                if taken:
+                    self.change_pageblock_range(pfn, current, letter)
+                self.expand(pfn, order, current, letter if taken else donor)
+                self.pcppage_migratetype[pfn] = letter
+                self.trace_extfrag(pfn, order, current, letter, donor)
+                return pfn
+        return None
+
     # ---- fallback of 2.6.24: the largest chunk, at once ------------------------------------------
 
-    def rmqueue_fallback_largest(self, order: int, start_type: str) -> int | None:
-        for current in range(self.max_order, order - 1, -1):
+    def rmqueue_fallback_largest(
+        self, order: int, start_type: str, alloc_flags: int = 0
+    ) -> int | None:
+        lowest = self.lowest_fallback_order(order, alloc_flags)
+        for current in range(self.max_order, lowest - 1, -1):
             donor = self.find_suitable_fallback(current, start_type)
             if donor is None:
                 continue

@@ -36,6 +36,8 @@ class ZoneSpec:
 class FreeArea:
     """Free lists and pageblock types of one zone."""
 
+    list_order = "linux"  # or lifo, fifo, address
+
     def __init__(
         self,
         spec: ZoneSpec,
@@ -109,7 +111,11 @@ class FreeArea:
 
     def add_to_free_list(self, pfn: int, order: int, letter: str, *, tail: bool = False) -> None:
         chunks = self.free_list[order][letter]
+        if self.list_order in ("lifo", "fifo"):
+            tail = self.list_order == "fifo"
         chunks.insert(len(chunks) if tail else 0, pfn)
+        if self.list_order == "address":
+            chunks.sort()
         self.nr_free[order] += 1
         self.buddy[pfn] = (order, letter)
 

@@ -40,6 +40,8 @@ class Machine(Requests):
 
     # ---- allocate --------------------------------------------------------------------------------
 
+    defrag = False  # whole pageblocks only, until a request would fail
+
     def alloc_pages(
         self,
         order: int,
@@ -63,7 +65,7 @@ class Machine(Requests):
         if alloc_flags is not None:
             return self.get_page_from_freelist(order, gfp, alloc_flags, ac, cpu, pcp_busy)
         flags = ALLOC_WMARK_LOW | self.gfp_to_alloc_flags_cma(ac)
-        flags |= self.alloc_flags_nofragment(gfp, ac)
+        flags |= self.alloc_flags_nofragment(gfp, ac) | ALLOC_NOFRAGMENT * self.defrag
         pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
         if pfn is None:
             pfn = self.alloc_pages_slowpath(order, gfp, ac, cpu, pcp_busy)
@@ -78,6 +80,7 @@ class Machine(Requests):
             for zone in ac.zones:
                 if (
                     flags & ALLOC_NOFRAGMENT
+                    and not self.defrag
                     and self.nr_online_nodes > 1
                     and zone.node != ac.preferred.node
                 ):
@@ -90,7 +93,7 @@ class Machine(Requests):
                     if self.features.highatomic and flags & ALLOC_HIGHATOMIC:
                         zone.reserve_highatomic_pageblock(pfn, order)
                     return pfn
-            if not flags & ALLOC_NOFRAGMENT:
+            if not flags & ALLOC_NOFRAGMENT or self.defrag:
                 return None
             flags &= ~ALLOC_NOFRAGMENT
 
@@ -134,18 +137,20 @@ class Machine(Requests):
         bits = self.features.gfp
         if self.gives_up_early(gfp):
             return None
-        flags = self.gfp_to_alloc_flags(gfp, order, ac)
+        flags = self.gfp_to_alloc_flags(gfp, order, ac) | ALLOC_NOFRAGMENT * self.defrag
         pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
         if pfn is None and gfp & bits.MEMALLOC and not gfp & bits.NOMEMALLOC:
             flags = ALLOC_NO_WATERMARKS | self.gfp_to_alloc_flags_cma(ac) | (flags & ALLOC_KSWAPD)
             pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
-        if pfn is not None or not gfp & bits.DIRECT_RECLAIM or gfp & bits.NORETRY:
-            return pfn
+        waits = bool(gfp & bits.DIRECT_RECLAIM) and not gfp & bits.NORETRY
         if order > PAGE_ALLOC_COSTLY_ORDER and not gfp & bits.RETRY_MAYFAIL:
-            return None
-        while pfn is None and self.unreserve_highatomic_pageblock(ac, force=True):
+            waits = False
+        while pfn is None and waits and self.unreserve_highatomic_pageblock(ac, force=True):
             pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
-        if pfn is None:  # a last look before something would be killed
+        if pfn is None and flags & ALLOC_NOFRAGMENT:  # defrag: rather mixed than nothing
+            flags &= ~ALLOC_NOFRAGMENT
+            pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
+        if pfn is None and waits:  # a last look before something would be killed
             flags = ALLOC_WMARK_HIGH | ALLOC_CPUSET
             pfn = self.get_page_from_freelist(order, gfp, flags, ac, cpu, pcp_busy)
         return pfn

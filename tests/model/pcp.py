@@ -6,7 +6,13 @@
 `count` is in frames, the length of a list in chunks.
 """
 
-from .features import ALLOC_COLD, FALLBACKS, PAGE_ALLOC_COSTLY_ORDER, PCP_BATCH_SCALE_MAX
+from .features import (
+    ALLOC_COLD,
+    ALLOC_NOFRAGMENT,
+    FALLBACKS,
+    PAGE_ALLOC_COSTLY_ORDER,
+    PCP_BATCH_SCALE_MAX,
+)
 from .free_area import ZoneSpec
 from .zone import Zone
 
@@ -113,6 +119,8 @@ class PerCpuPages:
 
     def remembered(self, pfn: int) -> str:
         """Type kept in the struct page since the chunk was freed or put here by a refill."""
+        if self.zone.fallback_rule == "confined":
+            return self.zone.get_pageblock_migratetype(pfn)
         return self.zone.pcppage_migratetype[pfn]
 
     def drain_zone_pages(self) -> None:
@@ -242,9 +250,10 @@ class PerCpuPagesHotCold(PerCpuPages):
         del pindex
         return 0
 
-    def refill(self, cold: int, letter: str) -> bool:
+    def refill(self, cold: int, letter: str, alloc_flags: int) -> bool:
         """Put a batch in front of the list, in the order found, marked with the type wanted."""
-        found = self.zone.rmqueue_bulk(0, self.batches[cold], letter, 0)
+        flags = alloc_flags & ALLOC_NOFRAGMENT  # no flag of this kernel: defrag only
+        found = self.zone.rmqueue_bulk(0, self.batches[cold], letter, flags)
         self.lists[cold][:0] = found
         self.private.update(dict.fromkeys(found, letter))
         self.count += len(found)
@@ -254,12 +263,12 @@ class PerCpuPagesHotCold(PerCpuPages):
         assert order == 0
         cold = int(bool(alloc_flags & ALLOC_COLD))
         pages = self.lists[cold]
-        if not pages and not self.refill(cold, letter):
+        if not pages and not self.refill(cold, letter, alloc_flags):
             return None
         place = next((i for i, pfn in enumerate(pages) if self.private[pfn] == letter), None)
         if place is None:
             # When this refill finds nothing, the head is an old page of the wrong type: so be it.
-            self.refill(cold, letter)
+            self.refill(cold, letter, alloc_flags)
             place = 0
         self.count -= 1
         return pages.pop(place)

@@ -34,6 +34,8 @@ class RmqueueMode:
 class Zone(Fallback):
     """Free lists plus the policies that work on one whole zone."""
 
+    no_highatomic = False  # nothing is set aside
+
     def __init__(
         self,
         spec: ZoneSpec,
@@ -72,8 +74,13 @@ class Zone(Fallback):
                 pfn = self.rmqueue_smallest(order, "C")
             if pfn is not None:
                 return pfn
+            if self.fallback_rule != "linux":
+                pfn = self.rmqueue_own_rule(order, letter, alloc_flags)
+                if pfn is None and self.features.reserve_is_last_resort:
+                    pfn = self.rmqueue_smallest(order, "X")
+                return pfn
             if self.features.fallback_takes_largest_at_once:
-                return self.rmqueue_fallback_largest(order, letter)
+                return self.rmqueue_fallback_largest(order, letter, alloc_flags)
             if not self.rmqueue_fallback(order, letter, alloc_flags):
                 return None
 
@@ -90,6 +97,11 @@ class Zone(Fallback):
             if pfn is not None:
                 mode.value = RMQUEUE_CMA
                 return pfn
+        if self.fallback_rule != "linux":
+            pfn = self.rmqueue_own_rule(order, letter, alloc_flags)
+            if pfn is not None:
+                mode.value = RMQUEUE_NORMAL
+            return pfn
         if mode.value <= RMQUEUE_CLAIM:
             pfn = self.rmqueue_claim(order, letter, alloc_flags)
             if pfn is not None:
@@ -137,6 +149,8 @@ class Zone(Fallback):
     # ---- HIGHATOMIC ------------------------------------------------------------------------------
 
     def reserve_highatomic_pageblock(self, pfn: int, order: int) -> None:
+        if self.no_highatomic:
+            return
         limit = self.managed // 100 + self.pageblock_nr_pages
         if self.features.list_type_is_block_type:  # rounded up to blocks; small zones have none
             if self.managed // 100 < self.pageblock_nr_pages:

@@ -15,6 +15,7 @@ from tests.model import Machine as TwinMachine
 
 from physmem.machine.layout import Layout, zone_names
 from physmem.machine.machine import Machine
+from physmem.machine.tuning import Tuning, tune
 from physmem.mm.mmzone import (
     HEAD_ON_PCP,
     PG_IN_USE,
@@ -54,6 +55,8 @@ class Shape:
     boost_factor: int = 15000
     grouping_disabled: bool = False
     zonelist_order: str = ""
+    tuning: dict[str, str] = field(default_factory=dict)
+    base: "Shape | None" = None  # what was tuned
 
     @property
     def kernel(self) -> str:
@@ -128,6 +131,8 @@ class Shape:
         return twin.snapshot()
 
     def machine(self) -> Machine:
+        if self.base is not None:
+            return tune(self.base.machine(), Tuning.parse(self.tuning))
         made = Machine.from_state(
             msgspec.convert(self.state, State),
             self.layout,
@@ -137,6 +142,8 @@ class Shape:
         return made
 
     def twin(self) -> Twin:
+        if self.base is not None:
+            return self.twin_of(self.machine())
         movable = {pfn for start, end in self.movable for pfn in range(start, end)}
         return self._twin(self.state, movable)
 
@@ -177,8 +184,18 @@ class Shape:
             watermark_boost_factor=self.boost_factor,
             zonelist_order=self.zonelist_order,
         )
+        knobs = self.tuning
+        twin.defrag = knobs.get("fallback") == "defrag"
         for zone in twin.zones:
             zone.page_group_by_mobility_disabled = self.grouping_disabled
+            if "mobility" in knobs:
+                zone.page_group_by_mobility_disabled = knobs["mobility"] == "off"
+            zone.no_highatomic = "confine" in knobs or knobs.get("highatomic") == "off"
+            zone.list_order = knobs.get("list_order", "linux")
+            if "confine" in knobs:
+                zone.fallback_rule = "confined"
+            elif knobs.get("fallback") == "none":
+                zone.fallback_rule = "none"
         return twin
 
 
@@ -420,4 +437,48 @@ def newer(shape: Shape) -> Shape:
     return replace(shape, name=f"{shape.name} 6.12", features=features, zones=zones)
 
 
-SHAPES = {shape.name: shape for shape in (*_ALL, *_OLD, *map(newer, _ALL))}
+_TUNED = (
+    ("dma", {"mobility": "off"}),
+    ("normal", {"mobility": "off", "list_order": "lifo"}),
+    ("ungrouped", {"mobility": "on"}),
+    ("normal", {"pcp": "off"}),
+    ("huge", {"pcp": "60"}),
+    ("movable", {"batch": "2", "watermark_boost_factor": "0"}),
+    ("normal", {"fallback": "none"}),
+    ("scarce", {"fallback": "none"}),
+    ("normal", {"fallback": "defrag"}),
+    ("numa", {"fallback": "defrag"}),
+    ("scarce", {"list_order": "address"}),
+    ("huge", {"list_order": "address", "pcp": "off"}),
+    ("cma", {"list_order": "address", "fallback": "defrag"}),
+    ("highmem", {"list_order": "fifo"}),
+    ("normal", {"confine": "1MiB"}),
+    ("movable", {"confine": "512KiB@high", "pcp": "off"}),
+    ("scarce", {"confine": "700KiB", "list_order": "address"}),
+    ("reserve", {"highatomic": "off"}),
+    ("normal", {"max_order": "5", "pageblock_order": "4"}),
+    ("huge", {"max_order": "8"}),
+    ("dma", {"max_order": "9", "pageblock_order": "6"}),
+)
+"""Shapes under other rules."""
+
+
+def _tuned(shape: Shape, tuning: dict[str, str]) -> Shape:
+    words = " ".join(f"{name}={value}" for name, value in tuning.items())
+    sizes = {name: int(tuning[name]) for name in ("max_order", "pageblock_order") if name in tuning}
+    if "max_order" in sizes:
+        sizes.setdefault("pageblock_order", min(shape.pageblock_order, sizes["max_order"]))
+    made = replace(shape, name=f"{shape.name} {words}", tuning=tuning, base=shape, **sizes)
+    made.__dict__["state"] = shape.state  # of the machine before it was tuned
+    return made
+
+
+_BASES = {shape.name: shape for shape in (*_ALL, *_OLD, *map(newer, _ALL))}
+_MORE = [
+    _tuned(_BASES[name], tuning)
+    for base, tuning in _TUNED
+    for name in (base, f"{base}-2.6.24", f"{base} 6.12")
+    if name in _BASES
+    and not ("2.6.24" in name and {"highatomic", "watermark_boost_factor"} & tuning.keys())
+]
+SHAPES = _BASES | {shape.name: shape for shape in _MORE}

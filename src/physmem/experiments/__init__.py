@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Workloads without a trace: published experiments, made anew on the allocator itself.
 
-`physmem.experiments.run(name, params, seed)` runs one; `physmem.experiments.EXPERIMENTS` lists them.
+`physmem.experiments.run(name, params, seed)` runs one; `EXPERIMENTS` lists them.
 """
 
 from importlib import import_module

@@ -81,7 +81,7 @@ def frag_choose(h: int, count: int) -> None:
 
 @kernel
 def frag_replace(h: int, count: int) -> int:
-    """Free a random held frame and allocate one in its place, `count` times; how many there were."""
+    """Free a random held frame and allocate one in its place, `count` times; how many times."""
     f = frag_at(h)
     m = memory_of(f.memory_addr)
     for done in range(count):

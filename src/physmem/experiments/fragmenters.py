@@ -236,22 +236,22 @@ def _series(orders: dict[str, Any]) -> Series:
 
 NOTES = (
     (
-        "extreme, moderate (InfiniDefrag): equal to the closed form within 5 standard deviations, over"
-        " the 2 MiB blocks that were held whole. The paper's 'only order-0 or order-1' is not exact:"
-        " 12.4 % of the free frames are in order 2 and above."
+        "extreme, moderate (InfiniDefrag): equal to the closed form within 5 standard deviations,"
+        " over the 2 MiB blocks that were held whole. The paper's 'only order-0 or order-1' is not"
+        " exact: 12.4 % of the free frames are in order 2 and above."
     ),
     (
-        "ratio: one frame stays in as many 2 MiB blocks as leave the wanted share of free memory in"
-        " whole blocks: what MimicOS reaches by splitting free blocks, which an allocator that merges"
-        " would undo."
+        "ratio: one frame stays in as many 2 MiB blocks as leave the wanted share of free memory"
+        " in whole blocks: what MimicOS reaches by splitting free blocks, which an allocator that"
+        " merges would undo."
     ),
     (
-        "mimicos: half of memory allocated as single frames and all freed. MimicOS, which never merges,"
-        " stays at 49.6 % (measured at 8 GiB); this allocator merges, as Linux does. Not comparable"
-        " beyond that."
+        "mimicos: half of memory allocated as single frames and all freed. MimicOS, which never"
+        " merges, stays at 49.6 % (measured at 8 GiB); this allocator merges, as Linux does. Not"
+        " comparable beyond that."
     ),
     "checkerboard: every second frame stays; the plainest method, of no paper in particular.",
-    "Frames that the machine kept from the request (watermarks, the kernel itself) are left out.",
+    ("Frames that the machine kept from the request (watermarks, the kernel itself) are left out."),
 )
 
 EXPERIMENT = Experiment(

@@ -106,7 +106,7 @@ def _row(policy: str, machine: Any, load: Load) -> tuple[Any, ...]:
     )
 
 
-def _report(  # noqa: PLR0913, PLR0917 - the parts of one report
+def _report(
     params: dict[str, Any],
     seed: int,
     rows: list[tuple[Any, ...]],
@@ -158,32 +158,33 @@ def _report(  # noqa: PLR0913, PLR0917 - the parts of one report
 NOTES = (
     (
         "Comparable: direction and ratio. The published load ran on ppc64 in 2007 and is not"
-        " available; this one is synthesised (see physmem.experiments.workload for every part of it)"
+        " available; this one is synthesised (see physmem.experiments.workload for every part of"
+        " it)"
     ),
     (
-        "i386 by default: there as on ppc64 a pageblock is the largest block. On x86_64 of 2.6.24 it is"
-        " half of it, and a fallback that takes the largest block changes the type of one pageblock only,"
-        " so that pages go back to the wrong lists: mended by Linux commit 2f66a68f3fac (2.6.32). Try"
-        " arch=x86_64 to see what that cost."
+        "i386 by default: there as on ppc64 a pageblock is the largest block. On x86_64 of 2.6.24"
+        " it is half of it, and a fallback that takes the largest block changes the type of one"
+        " pageblock only, so that pages go back to the wrong lists: mended by Linux commit"
+        " 2f66a68f3fac (2.6.32). Try arch=x86_64 to see what that cost."
     ),
     (
-        "All policies get the same sequence of random numbers. Reclaim is part of the load: the oldest"
-        " file pages and a share of the name caches go when free memory is short, so that which pages"
-        " are freed depends on the policy as it does in reality."
+        "All policies get the same sequence of random numbers. Reclaim is part of the load: the"
+        " oldest file pages and a share of the name caches go when free memory is short, so that"
+        " which pages are freed depends on the policy as it does in reality."
     ),
     (
         "Huge pages are counted by allocating until a request fails, after all movable pages were"
         " freed: reclaimable pages (names of files) stay."
     ),
     (
-        "min_free_kbytes is what the same author's hugeadm (and khugepaged since 2.6.38) recommends: the"
-        " reserve that keeps pageblocks of each type free. With the kernel's own, smaller one this load"
-        " strains grouping: the two last rows show it. The reserve is never handed out here, so that"
-        " its few percent remain as huge pages without grouping as well."
+        "min_free_kbytes is what the same author's hugeadm (and khugepaged since 2.6.38)"
+        " recommends: the reserve that keeps pageblocks of each type free. With the kernel's own,"
+        " smaller one this load strains grouping: the two last rows show it. The reserve is never"
+        " handed out here, so that its few percent remain as huge pages without grouping as well."
     ),
     (
-        "The figure of 2005 (3 and 63 of 160 attempts) was taken under load, without taking movable"
-        " pages away; ours is an upper bound of it."
+        "The figure of 2005 (3 and 63 of 160 attempts) was taken under load, without taking"
+        " movable pages away; ours is an upper bound of it."
     ),
 )
 

@@ -97,8 +97,8 @@ def _run(machine: Any, load: Load, turnover: float) -> tuple[list[float], list[f
 NOTES = (
     "Comparable: the sign. The size of the effect is ours and belongs to this load.",
     (
-        "The rule is one feature bit (physmem.mm.features.MERGE_TO_TAIL); all else is equal, and both"
-        " runs get the same random numbers."
+        "The rule is one feature bit (physmem.mm.features.MERGE_TO_TAIL); all else is equal, and"
+        " both runs get the same random numbers."
     ),
 )
 

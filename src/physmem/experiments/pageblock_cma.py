@@ -139,14 +139,18 @@ def _row(machine: Any, order: int) -> tuple[Any, ...]:
 
 
 NOTES = (
-    "The alignments are closed forms of the kernel's sizes (arm64, no huge pages configured): equal.",
     (
-        "The pollution is a what-if of ours on 4 KiB pages: one load, the same min_free_kbytes, that"
-        " of a kernel without huge pages; only the size of a pageblock differs. Nothing is published to compare it with."
+        "The alignments are closed forms of the kernel's sizes (arm64, no huge pages configured):"
+        " equal."
     ),
     (
-        "A fallback claims whole free blocks of the largest order as long as there are any: the order of"
-        " a pageblock matters only once free memory is in smaller pieces."
+        "The pollution is a what-if of ours on 4 KiB pages: one load, the same min_free_kbytes,"
+        " that of a kernel without huge pages; only the size of a pageblock differs. Nothing is"
+        " published to compare it with."
+    ),
+    (
+        "A fallback claims whole free blocks of the largest order as long as there are any: the"
+        " order of a pageblock matters only once free memory is in smaller pieces."
     ),
 )
 

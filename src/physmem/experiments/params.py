@@ -65,8 +65,7 @@ class Parameter:
             if self.kind == SIZE:
                 return parse_size(value)
             if self.kind == INT:
-                number = int(str(value).replace("_", ""), 0)
-                return number
+                return int(str(value).replace("_", ""), 0)
             return float(value)
         except (BadMachineError, ValueError, TypeError):
             wanted = {SIZE: "a size such as 8GiB", INT: "a whole number", FLOAT: "a number"}

@@ -172,18 +172,19 @@ def _case(
 
 NOTES = (
     (
-        "After a drain one huge page is missing: the last one would fall below the min watermark. That"
-        " is equal to the published 2047 of 2048 (4 GiB)."
+        "After a drain one huge page is missing: the last one would fall below the min watermark."
+        " That is equal to the published 2047 of 2048 (4 GiB)."
     ),
     (
-        "Before the drain, the number depends on the 2 MiB blocks that the frames on per-CPU lists come"
-        " from: on a fresh node a refill takes neighbours, and one or two blocks are held back; on a"
-        " node that was used before, nearly each frame on a list holds back a block of its own. The"
-        " published 18 lie between; the state of that machine before the test is not told."
+        "Before the drain, the number depends on the 2 MiB blocks that the frames on per-CPU"
+        " lists come from: on a fresh node a refill takes neighbours, and one or two blocks are"
+        " held back; on a node that was used before, nearly each frame on a list holds back a"
+        " block of its own. The published 18 lie between; the state of that machine before the"
+        " test is not told."
     ),
     (
-        "It also depends on the number of CPUs that touched the node and on the limits of their lists"
-        " (high, batch), which follow from the CPUs, the kernel and the zone."
+        "It also depends on the number of CPUs that touched the node and on the limits of their"
+        " lists (high, batch), which follow from the CPUs, the kernel and the zone."
     ),
     "Reclaim and compaction are not modelled: neither would find anything to move here.",
 )

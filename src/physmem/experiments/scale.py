@@ -89,12 +89,13 @@ def _peak_mib() -> float:
 
 NOTES = (
     (
-        "0sim runs real kernels of 1 TB on a 31 GB host, 8 to 100 times slower than the machine itself;"
-        " this is a model of the allocator alone: only memory and time can be set side by side."
+        "0sim runs real kernels of 1 TB on a 31 GB host, 8 to 100 times slower than the machine"
+        " itself; this is a model of the allocator alone: only memory and time can be set side by"
+        " side."
     ),
     (
-        "Time and memory belong to this run and this computer; they are printed, but are no part of the"
-        " result."
+        "Time and memory belong to this run and this computer; they are printed, but are no part"
+        " of the result."
     ),
 )
 

@@ -9,11 +9,12 @@ from physmem.lib.jit import kernel
 from physmem.mm.alloc_flags import ALLOC_CMA, ALLOC_KSWAPD, ALLOC_NOFRAGMENT
 from physmem.mm.buddy import rmqueue_smallest
 from physmem.mm.donor import can_steal_fallback, find_suitable_fallback, told
-from physmem.mm.features import TAKE_LARGEST
+from physmem.mm.features import RESERVE_BLOCKS, TAKE_LARGEST
 from physmem.mm.free_area import move_to_free_list
 from physmem.mm.mmzone import (
     MIGRATE_HIGHATOMIC,
     MIGRATE_MOVABLE,
+    MIGRATE_RESERVE,
     NONE,
     ZONE_BOOSTED_WATERMARK,
     Zone,
@@ -142,6 +143,8 @@ def rmqueue(zone: Zone, order: int, mt: int, alloc_flags: int) -> int:
                 return pfn
         if zone.placement & ON_FALLBACK:
             pfn = rmqueue_own_fallback(zone, order, mt, alloc_flags)
+            if pfn == NONE and zone.features & RESERVE_BLOCKS:
+                return rmqueue_smallest(zone, order, MIGRATE_RESERVE)
             if pfn != BUILTIN:
                 return pfn
         if zone.features & TAKE_LARGEST:
