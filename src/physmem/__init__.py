@@ -16,6 +16,8 @@ Names are imported when they are first used: `import physmem` alone loads neithe
 
 from importlib import import_module
 
+from physmem.lib.version import __version__
+
 TYPE_CHECKING = False  # type checkers know the name; `typing` would double the import time
 
 if TYPE_CHECKING:
@@ -58,7 +60,6 @@ if TYPE_CHECKING:
     from physmem.replay.session import load_machine as load
     from physmem.replay.session import replay_capture as replay
 
-__version__ = "0.1.0"
 
 _FROM = {
     "physmem.machine.machine": {"Machine": "Machine", "open_machine": "open_machine"}

@@ -27,7 +27,7 @@ from physmem.cli.output import has_colour
 from physmem.cli.progress import Bar
 from physmem.lib.errors import BadInputError
 
-COMMANDS = ("demo", "import", "info", "picture", "proc", "replay", "warm")
+COMMANDS = ("demo", "import", "info", "picture", "proc", "replay", "sweep", "tune", "warm")
 ROOT = Path(__file__).parents[2]
 MODULES = [module.name for module in pkgutil.iter_modules(physmem.cli.__path__)]
 

@@ -12,6 +12,7 @@ from typing import get_args
 
 from tests.docs.api_pages import reference
 from tests.docs.experiments import stored
+from typer.models import ArgumentInfo
 
 import physmem
 from physmem.arch.registry import ARCHS, ARCHS_BOOTMEM
@@ -23,6 +24,8 @@ from physmem.boot.start import Booted, boot, boot_hardware, boot_log
 from physmem.bootalloc.bootmem import Bootmem
 from physmem.bootalloc.memblock import Memblock
 from physmem.cli.boot import boot as command
+from physmem.cli.sweep import sweep
+from physmem.cli.tune import tune
 from physmem.experiments import EXPERIMENTS
 from physmem.firmware.e820 import E820Entry
 from physmem.firmware.hardware import (
@@ -36,6 +39,7 @@ from physmem.firmware.iomem import read_iomem
 from physmem.firmware.platform import KernelImage
 from physmem.firmware.toml import read_machine
 from physmem.firmware.toml_write import write_machine
+from physmem.lab.study_example import EXAMPLE
 from physmem.lib import errors
 from physmem.lib.ram import Ram
 from physmem.machine.layout import Layout
@@ -119,9 +123,25 @@ def architectures():
 
 
 def boot_options():
+    return _options(command)
+
+
+def sweep_options():
+    return _options(sweep)
+
+
+def tune_options():
+    return _options(tune)
+
+
+def study_example():
+    return f"```toml\n{EXAMPLE}```"
+
+
+def _options(function):
     """Read from the signature: the command tree of typer differs from version to version."""
     rows = []
-    for name, parameter in inspect.signature(command).parameters.items():
+    for name, parameter in inspect.signature(function).parameters.items():
         kind, option = get_args(parameter.annotation)[:2]
         given = [d for d in (option.default, *(option.param_decls or ())) if isinstance(d, str)]
         names = given or [f"--{name.replace('_', '-')}"]
@@ -131,7 +151,12 @@ def boot_options():
             if isinstance(part, type) and issubclass(part, enum.Enum)
             for choice in part
         )
-        rows.append([", ".join(f"`{n}`" for n in names), value, option.help])
+        if isinstance(option, ArgumentInfo):
+            names, value = [option.metavar.replace("|", "\\|")], ""
+        else:
+            value = value if "\\|" in value else value.replace("|", "\\|")
+        meaning = option.help.replace("|", "\\|")
+        rows.append([", ".join(f"`{n}`" for n in names), value, meaning])
     return _table(["option", "value", "meaning"], rows)
 
 
@@ -262,6 +287,9 @@ PARTS = {
     "boot-rules": boot_rules,
     "architectures": architectures,
     "boot-options": boot_options,
+    "sweep-options": sweep_options,
+    "tune-options": tune_options,
+    "study-example": study_example,
     "api-boot": api_boot,
     "api-hardware": api_hardware,
     "api-machine": api_machine,

@@ -59,7 +59,9 @@ def test_the_example_is_a_study(tmp_path):
         for line in EXAMPLE.splitlines()
     )
     study = parse_study(EXAMPLE + commented, folder=tmp_path)
-    assert [(one.name, one.params) for one in study.experiments] == [("frag", {"rounds": "20"})]
+    assert [(one.name, one.params) for one in study.experiments] == [
+        ("llfree-frag", {"rounds": "20"})
+    ]
 
 
 def test_a_file_named_twice_is_one_capture(tmp_path):

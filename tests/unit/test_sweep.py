@@ -150,6 +150,34 @@ def test_changes_are_noticed(tmp_path, monkeypatch):
     assert go() == 24
 
 
+def test_a_file_that_a_setting_names_is_an_input(tmp_path):
+    measure_text = (
+        "from pathlib import Path\n"
+        "def evaluate(path, settings, seed):\n"
+        "    place, _, name = settings['policy'].rpartition(':')\n"
+        "    text = Path(place).read_text()\n"
+        "    if 'wrong' in text: raise ValueError('in ' + place)\n"
+        "    return {'share': len(text), 'name': name}\n"
+    )
+    study = make_study(tmp_path, captures=1, body='[settings]\npolicy = "p.py:mine"\n')
+    (tmp_path / "measure.py").write_text(measure_text)
+    with pytest.raises(BadStudyError, match=r"policy=p\.py:mine: .*p\.py: No such file"):
+        run_study(study, tmp_path / "r.parquet")
+    (tmp_path / "p.py").write_text("one = 1")
+    made = run_study(study, tmp_path / "r.parquet")
+    assert made.results.rows[0].metrics == {"share": 7, "name": "mine"}
+    assert made.results.rows[0].settings == {"policy": "p.py:mine"}
+    task = plan_study(read_study(study)).rows[0].task
+    (tmp_path / "p.py").write_text("wrong = 1")
+    assert run_task(task, "w").status == NEEDS_CAPTURE
+    there = run_task(task, "w", str(tmp_path / "kept"))  # a worker that has another file there
+    assert there.metrics == {"share": 7, "name": "mine"}
+    pool = DirectPool()
+    made = run_study(study, tmp_path / "r.parquet", pool)
+    assert len(pool.ran) == 2
+    assert made.results.failed[0].message == "internal error: ValueError: in p.py"
+
+
 def test_a_renamed_capture_is_known(tmp_path):
     study = make_study(tmp_path)
     output = tmp_path / "r.parquet"

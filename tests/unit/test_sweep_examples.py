@@ -13,6 +13,7 @@ MODULES = (
     "journal",
     "knob",
     "local_pool",
+    "setting_file",
     "study",
     "summary",
     "sweep",

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from tests.cli_fixtures import PROGRAM, environment
-from tests.sweep_fixtures import GRID, DirectPool, make_study, run_study
+from tests.sweep_fixtures import GRID, DirectPool, make_study, run_study, tiny_capture
 
 from physmem.lab.journal import NAME
 from physmem.lab.local_pool import LocalPool
 from physmem.lab.sweep import state_folder
+from physmem.lib.errors import BadInputError
 
 pytestmark = pytest.mark.slow  # a process takes half a second to start
 
@@ -50,6 +51,20 @@ def test_a_task_that_kills_its_process_fails_alone(tmp_path):
     pool = DirectPool(order=lambda _tasks: [])  # not noted: it would be tried again
     with pytest.raises(KeyError):
         run_study(study, tmp_path / "r.parquet", pool)
+
+
+def test_a_capture_that_changes_in_between_ends_the_sweep(tmp_path):
+    study = make_study(tmp_path, body=f"{GRID}sleep = 0.1\n")
+
+    def change(done, _total):
+        if done == 2:
+            tiny_capture(tmp_path / "c1.physmem", 99)
+
+    with pytest.raises(BadInputError, match=r"c1\.physmem: changed or gone since the start"):
+        run_study(study, tmp_path / "r.parquet", LocalPool(1), progress=change)
+    made = run_study(study, tmp_path / "r.parquet", LocalPool(2))
+    assert (made.known, made.done) == (8, 8)
+    assert list(made.unused) == []
 
 
 def test_kill_9_and_the_same_command_again(tmp_path):

@@ -99,9 +99,8 @@ def sweep(
     if plan:
         _print_plan(made, output, json=json)
         return
-    if dask is None:
-        prepare(made.used_evaluators(), quiet=quiet or json)
-    _run(made, output, _pool(jobs, dask), retry_failed=retry_failed, quiet=quiet or json)
+    pool = _pool(jobs, dask, made.used_evaluators(), quiet=quiet or json)
+    _run(made, output, pool, retry_failed=retry_failed, quiet=quiet or json)
     from physmem.lab.results import read_results
 
     _finish(read_results(output), output, metric or [], json=json, quiet=quiet)
@@ -131,13 +130,15 @@ def prepare(evaluators: Iterable["Evaluator"], *, quiet: bool) -> None:
         compile_now(*KERNELS, quiet=quiet)
 
 
-def _pool(jobs: int | None, dask: str | None) -> "Pool":
+def _pool(
+    jobs: int | None, dask: str | None, evaluators: set["Evaluator"], *, quiet: bool
+) -> "Pool":
     from physmem.lib.errors import BadInputError
 
     if dask is None:
         from physmem.lab.local_pool import LocalPool
 
-        return LocalPool(jobs)
+        return LocalPool(jobs, lambda: prepare(evaluators, quiet=quiet))
     if jobs is not None:
         raise BadInputError("--dask brings its own workers; leave --jobs out")
     from physmem.lab.dask_cluster import DaskPool

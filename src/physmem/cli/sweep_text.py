@@ -77,8 +77,10 @@ def winner_text(summary: Summary) -> str:
             return f"winner: none, there is one variant ({summary.variants[0].name})"
         return "winner: none, fewer than two variants have all their results"
     if winner.tied:
-        names = ", ".join([winner.name, *winner.tied][:_SHOWN])
-        return f"winner: none, equal means {number(winner.mean)} of {names}"
+        names = [winner.name, *winner.tied]
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        mean = number(winner.mean)
+        return f"winner: none, equal means {mean} of {', '.join(names[:3])}{more}"
     share = "" if winner.share is None else f" ({winner.share:.2%})"
     return (
         f"winner: {paint(winner.name, 'green')}, {summary.metric} {number(winner.mean)}, "

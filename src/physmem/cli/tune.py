@@ -85,9 +85,9 @@ def tune(
     search = _search(subject, objective, knob, set_ or [], evaluator, trials, seed)
     gc.enable()  # a search is no short run
     where = storage or f"{Path(subject).name.removesuffix(SUFFIX)}.tune.db"
-    prepare([search.evaluator], quiet=quiet or json)
+    pool = LocalPool(jobs, lambda: prepare([search.evaluator], quiet=quiet or json))
     with Bar("tune", "trials", quiet=quiet or json) as bar:
-        made = run(search, where, LocalPool(jobs), jobs, bar)
+        made = run(search, where, pool, jobs, bar)
     if json:
         print_json(_dict(made, where))
     elif quiet:

@@ -146,7 +146,7 @@ def managed(machine: Machine) -> int:
 
 def provenance(*machines: Machine) -> dict[str, Any]:
     """What a result was computed from: the program's version and the machines' sizes."""
-    from physmem import __version__
+    from physmem.lib.version import __version__
 
     first = machines[0]
     return {

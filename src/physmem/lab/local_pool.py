@@ -4,7 +4,7 @@
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from physmem.lab.task import Outcome, Task, died, run_task
+from physmem.lab.task import Outcome, Task, check_outcome, died, run_task
 
 ATTEMPTS = 3
 """Times that a task may take its process with it, while no other runs."""
@@ -45,6 +45,11 @@ class LocalPool:
 
     The processes end when this one does, even when it is killed: each watches a pipe that it holds.
 
+    Parameters
+    ----------
+    jobs : processes; default: CPUs
+    before : called before processes start, if any task is to be run at all
+
     Examples
     --------
     >>> with LocalPool(1) as pool:
@@ -52,8 +57,9 @@ class LocalPool:
     []
     """
 
-    def __init__(self, jobs: int | None = None) -> None:
+    def __init__(self, jobs: int | None = None, before: Callable[[], None] = lambda: None) -> None:
         self.jobs = jobs or os.cpu_count() or 1
+        self._before = before
         self._executor: ProcessPoolExecutor | None = None
         self._leash: Connection | None = None
 
@@ -90,7 +96,7 @@ class LocalPool:
                 except BrokenProcessPool:
                     lost.append(task)
                 else:
-                    yield outcome
+                    yield check_outcome(task, outcome)
             if lost or self._is_broken():
                 lost += flying.values()
                 flying.clear()
@@ -112,6 +118,7 @@ class LocalPool:
 
     def _open(self) -> ProcessPoolExecutor:
         if self._executor is None:
+            self._before()
             context = get_context("spawn")
             end, self._leash = context.Pipe(duplex=False)
             self._executor = ProcessPoolExecutor(

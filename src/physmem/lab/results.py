@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from physmem import __version__
 from physmem.lab.digest import source_digest
 from physmem.lab.evaluator import Metrics, Scalar
 from physmem.lab.study import Objective
@@ -22,6 +21,7 @@ from physmem.lab.sweep_plan import Plan
 from physmem.lab.task import OK, Outcome
 from physmem.lib.errors import BadInputError
 from physmem.lib.output import replace_file
+from physmem.lib.version import __version__
 
 KEY = b"physmem.sweep"
 FORMAT = 1

@@ -271,6 +271,6 @@ def _assumptions(source: Source, workload: Workload, groups: Iterable[Settings])
 
 
 def _version() -> str:
-    from physmem import __version__
+    from physmem.lib.version import __version__
 
     return __version__

@@ -84,6 +84,7 @@ class Study:
     Attributes
     ----------
     name : of the file
+    folder : of the file; what settings name is relative to it
     text : of the file, for provenance
     captures : name (relative to the study) -> path
     variants : named groups of settings: those of the grid, then those with a name of their own
@@ -91,6 +92,7 @@ class Study:
     """
 
     name: str
+    folder: Path
     text: str
     objective: Objective
     captures: Mapping[str, Path]
@@ -184,6 +186,7 @@ def _study(data: Mapping[str, Any], text: str, name: str, folder: Path) -> Study
         raise _WrongError(["objective", "metric"], "name the figure that decides")
     study = Study(
         name=Path(name).name,
+        folder=folder,
         text=text,
         objective=Objective(
             metric=file.objective.metric,

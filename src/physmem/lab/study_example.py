@@ -25,12 +25,12 @@ name = "baseline"             # no settings: the machine as it was recorded
 
 [[variant]]
 name = "small blocks"
-settings = { pageblock_order = 7, pcp = "off" }
+settings = { pageblock_order = 7, pcp = "off" }   # also: policy = "mine.py", beside this file
 
 # Experiments instead of captures, or beside them; the settings are their parameters, too:
 #
 # [[experiment]]
-# name = "frag"
+# name = "llfree-frag"
 # params = { rounds = 20 }    # the same in all variants, unless a setting says otherwise
 #
 # A measure of your own: a function that is given path, settings and seed and returns numbers

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from physmem import __version__
 from physmem.lab.journal import Journal, read_records
 from physmem.lab.local_pool import Pool
 from physmem.lab.results import Results, collect, write_results
@@ -21,6 +20,7 @@ from physmem.lab.sweep_plan import Plan
 from physmem.lab.task import OK, Outcome, Task
 from physmem.lib.errors import BadStudyError
 from physmem.lib.output import replace_file
+from physmem.lib.version import __version__
 
 SUFFIX = ".parquet"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from physmem.lab.digest import file_digest
 from physmem.lab.evaluator import Evaluator, check_settings
+from physmem.lab.setting_file import place_files, setting_files
 from physmem.lab.study import Study
 from physmem.lab.task import Task, tasks_of
 from physmem.lib.errors import BadStudyError, PhysmemError
@@ -69,7 +70,9 @@ def plan_study(study: Study) -> Plan:
         label = " ".join([one.name, *(f"{knob}={value}" for knob, value in one.params.items())])
         subjects[label] = (one.name, "", study.evaluators["experiment"], one.params)
     variants = {variant.name: variant.settings for variant in study.variants}
-    rows = [Row(*made, made[2].key) for made in tasks_of(subjects, variants, study.seeds)]
+    rows = [
+        Row(*made, made[2].key) for made in tasks_of(subjects, variants, study.seeds, study.folder)
+    ]
     return Plan(study, tuple(rows), digests)
 
 
@@ -82,8 +85,11 @@ def _check(study: Study) -> None:
     asked += [("experiment", one.name, one.params) for one in study.experiments]
     for kind, target, shared in asked:
         for variant in study.variants:
+            settings = {**shared, **variant.settings}
             try:
-                check_settings(study.evaluators[kind], target, {**shared, **variant.settings})
+                files = setting_files(settings, study.folder)
+                here = place_files(settings, files, "") or settings
+                check_settings(study.evaluators[kind], target, here)
             except PhysmemError as error:
                 where = variant.name if kind == "capture" else f"{variant.name}, {target}"
                 raise BadStudyError(f"{study.name}: {where}: {error}") from None

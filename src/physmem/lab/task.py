@@ -4,15 +4,15 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from physmem import __version__
 from physmem.lab.digest import bytes_digest, file_digest, key_of, source_digest
 from physmem.lab.evaluator import Evaluator, Metrics, measure
+from physmem.lab.setting_file import SettingFile, place_files, setting_files
 from physmem.lib.errors import BadInputError, PhysmemError
 from physmem.lib.output import replace_file
+from physmem.lib.version import __version__
 
 FAILED = "failed"
 OK = "ok"
@@ -31,6 +31,7 @@ class Task(msgspec.Struct, frozen=True):
     target : what the evaluator is given: path of the capture, or name of the experiment
     digest : of the capture's bytes; "" for an experiment
     source : digest of the sources that are to compute it
+    files : files that settings name, by knob
     """
 
     subject: str
@@ -41,6 +42,7 @@ class Task(msgspec.Struct, frozen=True):
     evaluator: Evaluator
     source: str
     version: str = __version__
+    files: dict[str, SettingFile] = {}
 
     @property
     def key(self) -> str:
@@ -49,6 +51,7 @@ class Task(msgspec.Struct, frozen=True):
             {
                 "what": self.digest or self.target,
                 "settings": self.settings,
+                "files": {knob: file.digest for knob, file in self.files.items()},
                 "seed": self.seed,
                 "evaluator": self.evaluator.identity,
                 "source": self.source,
@@ -88,6 +91,22 @@ def died(task: Task, times: int) -> Outcome:
     )
 
 
+def check_outcome(task: Task, outcome: Outcome) -> Outcome:
+    """Refuse the outcome of a process of this computer that found other inputs than were planned.
+
+    Raises
+    ------
+    BadInputError
+        The capture or the sources of physmem have changed since.
+    """
+    if outcome.status == NEEDS_CAPTURE:
+        what = [task.target, *(file.path for file in task.files.values())]
+        raise BadInputError(f"{' or '.join(what)}: changed or gone since the start; start again")
+    if outcome.status == OTHER_SOURCES:
+        raise BadInputError("the sources of physmem have changed since the start; start again")
+    return outcome
+
+
 def run_task(task: Task, worker: str, folder: str = "") -> Outcome:
     """Run a task in this process; whatever the evaluator raises becomes an outcome.
 
@@ -113,11 +132,12 @@ def _run(task: Task, folder: str) -> Outcome:
     if source_digest() != task.source:
         return Outcome(task.key, OTHER_SOURCES, message=f"{__version__} ({source_digest()[:12]})")
     target = _find(task, folder)
-    if target is None:
+    settings = place_files(task.settings, task.files, folder)
+    if target is None or settings is None:
         return Outcome(task.key, NEEDS_CAPTURE)
     lasting = True
     try:
-        metrics = measure(task.evaluator, target, task.settings, task.seed)
+        metrics = measure(task.evaluator, target, settings, task.seed)
     except PhysmemError as error:
         name, text = type(error).__name__, str(error)
     except Exception as error:  # noqa: BLE001 - one bad variant must not end a sweep
@@ -125,8 +145,11 @@ def _run(task: Task, folder: str) -> Outcome:
         lasting = not isinstance(error, MemoryError | OSError)
     else:
         return Outcome(task.key, OK, metrics)
-    # The path differs between workers, the message must not.
+    # Paths differ between workers, the message must not.
     text = " ".join(text.replace(target, task.subject).split())
+    for knob in task.files:
+        here, told = (named[knob].rpartition(".py")[0] for named in (settings, task.settings))
+        text = text.replace(here, told)
     return Outcome(task.key, FAILED, error=name, message=text, lasting=lasting)
 
 
@@ -172,6 +195,7 @@ def tasks_of(
     subjects: Mapping[str, tuple[str, str, Evaluator, Mapping[str, str]]],
     variants: Mapping[str, Mapping[str, str]],
     seeds: tuple[int, ...],
+    folder: Path,
 ) -> list[tuple[str, str, Task]]:
     """Tasks in the order of the study, each with the names of its subject and its variant.
 
@@ -179,14 +203,20 @@ def tasks_of(
     ----------
     subjects : name -> target, digest, evaluator, settings that a variant may override
     variants : name -> settings
+    folder : where files are that settings name
+
+    Raises
+    ------
+    BadStudyError
+        There is no such file.
     """
     source = source_digest()
     made: list[tuple[str, str, Task]] = []
     for subject, (target, digest, evaluator, shared) in subjects.items():
         for variant, settings in variants.items():
-            merged: dict[str, Any] = {**shared, **settings}
-            made += [
-                (subject, variant, Task(subject, target, digest, merged, seed, evaluator, source))
-                for seed in seeds
-            ]
+            merged: dict[str, str] = {**shared, **settings}
+            files = setting_files(merged, folder)
+            for seed in seeds:
+                task = Task(subject, target, digest, merged, seed, evaluator, source, files=files)
+                made.append((subject, variant, task))
     return made

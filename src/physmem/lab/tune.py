@@ -20,6 +20,7 @@ from physmem.lab.evaluator import Evaluator
 from physmem.lab.journal import lock_file
 from physmem.lab.knob import Aim, Knob
 from physmem.lab.local_pool import Pool
+from physmem.lab.setting_file import setting_files
 from physmem.lab.summary import no_such_metric
 from physmem.lab.task import OK, Outcome, Task
 from physmem.lib.errors import BadInputError, BadStudyError
@@ -60,7 +61,9 @@ class Search:
         """Name in the storage: what the trials depend on, all but their number."""
         import msgspec
 
+        files = setting_files(self.fixed, Path())
         inputs = {
+            "files": {knob: file.digest for knob, file in files.items()},
             "what": self.digest or self.target,
             "evaluator": self.evaluator.identity,
             "aim": str(self.aim),
@@ -73,14 +76,16 @@ class Search:
 
     def task(self, settings: Mapping[str, str]) -> Task:
         """Task of one trial. Its seed is the search's: trials differ by settings only."""
+        merged = {**dict(self.fixed), **settings}
         return Task(
             self.subject,
             self.target,
             self.digest,
-            {**dict(self.fixed), **settings},
+            merged,
             self.seed,
             self.evaluator,
             source_digest(),
+            files=setting_files(merged, Path()),
         )
 
 
