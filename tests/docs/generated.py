@@ -46,6 +46,7 @@ from physmem.machine.layout import Layout
 from physmem.machine.machine import Machine
 from physmem.machine.origin import MemMapPiece, Origin, Reserved
 from physmem.machine.profiles import PROFILES
+from physmem.slab.slub_config import SLUB_RULES
 
 DOCS = Path(__file__).parents[2] / "docs"
 _MARK = re.compile(r"(?s)(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)")
@@ -81,6 +82,14 @@ def profile_rules():
 def boot_rules():
     rows = _by_kernel(
         BOOT_FEATURES,
+        lambda rule: (f"`{rule.feature.name}`", rule.rule, rule.since, f"`{rule.where}.py`"),
+    )
+    return _table(["feature", "what the kernel does", "since", "followed in", "kernels"], rows)
+
+
+def slub_rules():
+    rows = _by_kernel(
+        SLUB_RULES,
         lambda rule: (f"`{rule.feature.name}`", rule.rule, rule.since, f"`{rule.where}.py`"),
     )
     return _table(["feature", "what the kernel does", "since", "followed in", "kernels"], rows)
@@ -285,6 +294,7 @@ PARTS = {
     "profiles": profiles,
     "profile-rules": profile_rules,
     "boot-rules": boot_rules,
+    "slub-rules": slub_rules,
     "architectures": architectures,
     "boot-options": boot_options,
     "sweep-options": sweep_options,

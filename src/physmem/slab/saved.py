@@ -320,4 +320,8 @@ def _check_slab(made: "SlabAllocator") -> None:
         (used["nodeid"] < nodes).all(),
         np.isin(used["cache"], live).all(),
     )
-    _sound("its CPUs", ((tables.reap_node >= 0) & (tables.reap_node < nodes)).all())
+    _sound(
+        "its CPUs",
+        ((tables.reap_node >= 0) & (tables.reap_node < nodes)).all(),
+        (tables.cpu_online == [cpu in made.online for cpu in range(cpus)]).all(),
+    )
