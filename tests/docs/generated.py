@@ -36,10 +36,13 @@ from physmem.firmware.toml import read_machine
 from physmem.firmware.toml_write import write_machine
 from physmem.lib import errors
 from physmem.lib.ram import Ram
+from physmem.machine.knobs import KNOBS, Tuning
 from physmem.machine.layout import Layout
 from physmem.machine.machine import Machine
 from physmem.machine.origin import MemMapPiece, Origin, Reserved
+from physmem.machine.policy import check_policy, load_policy, policy
 from physmem.machine.profiles import PROFILES
+from physmem.machine.tuning import tune
 
 DOCS = Path(__file__).parents[2] / "docs"
 _MARK = re.compile(r"(?s)(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)")
@@ -64,6 +67,19 @@ def profile_rules():
         PROFILES, lambda rule: (f"`{rule.name}`", rule.rule, rule.since, f"`mm/{rule.where}.py`")
     )
     return _table(["rule", "what the kernel does", "since", "followed in", "profiles"], rows)
+
+
+def knobs():
+    rows = [
+        [
+            f"`{knob.name}`",
+            f"`{knob.values}`".replace("|", "\\|"),
+            knob.help,
+            knob.linux or "-",
+        ]
+        for knob in KNOBS
+    ]
+    return _table(["knob", "values", "what it does", "in Linux, or whose"], rows)
 
 
 def boot_rules():
@@ -196,6 +212,11 @@ def api_machine():
             reference("physmem.Machine", Machine, _public(Machine)),
             reference("physmem.open", physmem.open_machine),
             reference("physmem.Layout", Layout),
+            reference("physmem.Tuning", Tuning, _public(Tuning)),
+            reference("physmem.tune", tune),
+            reference("physmem.policy", policy),
+            reference("physmem.load_policy", load_policy),
+            reference("physmem.machine.policy.check_policy", check_policy),
             reference("physmem.machine.origin.Origin", Origin, _public(Origin)),
             reference("physmem.machine.origin.Reserved", Reserved),
             reference("physmem.machine.origin.MemMapPiece", MemMapPiece),
@@ -216,6 +237,7 @@ def api_bootalloc():
 PARTS = {
     "profiles": profiles,
     "profile-rules": profile_rules,
+    "knobs": knobs,
     "boot-rules": boot_rules,
     "architectures": architectures,
     "boot-options": boot_options,
