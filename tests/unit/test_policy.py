@@ -294,6 +294,16 @@ def test_a_loop_checks_once_at_its_end():
     check_policy(machine.tables)  # told once
 
 
+def test_a_bulk_request_gives_its_frames_back():
+    machine = direct()
+    machine.set_policy(NoType)
+    free = machine.nr_free_pages
+    with pytest.raises(PolicyError, match="NoType.choose_migratetype"):
+        machine.alloc_pages_bulk(10)
+    assert machine.nr_free_pages == free
+    machine.validate()
+
+
 # ---- what is no policy ---------------------------------------------------------------------------
 
 
