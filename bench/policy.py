@@ -120,16 +120,16 @@ def measure(variants: dict[str, dict[str, str]], repeat: int, count: int) -> dic
 
 
 def compile_seconds() -> float:
-    """Seconds to compile the guide's policy anew, the engine being there."""
+    """Processor seconds to compile the guide's policy anew, the engine being there."""
     from physmem.lib.jit import hook
     from physmem.machine.policy import load_policy
     from physmem.mm.mmzone import Zone
 
     chosen = load_policy(f"physmem.lab.policies:{GUIDE}")
-    start = time.perf_counter()
+    start = time.process_time()
     for function in chosen.functions.values():
         hook(function, Zone)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> int:

@@ -42,11 +42,14 @@ from physmem.firmware.toml_write import write_machine
 from physmem.lab.study_example import EXAMPLE
 from physmem.lib import errors
 from physmem.lib.ram import Ram
+from physmem.machine.knobs import KNOBS, Tuning
 from physmem.machine.layout import Layout
 from physmem.machine.machine import Machine
 from physmem.machine.origin import MemMapPiece, Origin, Reserved
+from physmem.machine.policy import check_policy, load_policy, policy
 from physmem.machine.profiles import PROFILES
 from physmem.slab.slub_config import SLUB_RULES
+from physmem.machine.tuning import tune
 
 DOCS = Path(__file__).parents[2] / "docs"
 _MARK = re.compile(r"(?s)(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)")
@@ -77,6 +80,19 @@ def profile_rules():
         ),
     )
     return _table(["rule", "what the kernel does", "since", "followed in", "profiles"], rows)
+
+
+def knobs():
+    rows = [
+        [
+            f"`{knob.name}`",
+            f"`{knob.values}`".replace("|", "\\|"),
+            knob.help,
+            knob.linux or "-",
+        ]
+        for knob in KNOBS
+    ]
+    return _table(["knob", "values", "what it does", "in Linux, or whose"], rows)
 
 
 def boot_rules():
@@ -238,6 +254,11 @@ def api_machine():
             reference("physmem.Machine", Machine, _public(Machine)),
             reference("physmem.open", physmem.open_machine),
             reference("physmem.Layout", Layout),
+            reference("physmem.Tuning", Tuning, _public(Tuning)),
+            reference("physmem.tune", tune),
+            reference("physmem.policy", policy),
+            reference("physmem.load_policy", load_policy),
+            reference("physmem.machine.policy.check_policy", check_policy),
             reference("physmem.machine.origin.Origin", Origin, _public(Origin)),
             reference("physmem.machine.origin.Reserved", Reserved),
             reference("physmem.machine.origin.MemMapPiece", MemMapPiece),
@@ -293,6 +314,7 @@ PARTS = {
     "experiment-parameters": experiment_parameters,
     "profiles": profiles,
     "profile-rules": profile_rules,
+    "knobs": knobs,
     "boot-rules": boot_rules,
     "slub-rules": slub_rules,
     "architectures": architectures,

@@ -114,13 +114,14 @@ class PerCpuPages:
                 pfn = self.lists[pindex].pop()
                 count -= 1 << order
                 self.count -= 1 << order
-                used = self.zone.free_one_page(pfn, order, self.remembered(pfn))
+                letter = self.remembered(pfn)
+                if self.zone.fallback_rule == "confined":  # the border stays where it is
+                    letter = self.zone.get_pageblock_migratetype(pfn)
+                used = self.zone.free_one_page(pfn, order, letter)
                 self.zone.trace("dr", pfn, order, self.zone.features.number(used))
 
     def remembered(self, pfn: int) -> str:
         """Type kept in the struct page since the chunk was freed or put here by a refill."""
-        if self.zone.fallback_rule == "confined":
-            return self.zone.get_pageblock_migratetype(pfn)
         return self.zone.pcppage_migratetype[pfn]
 
     def drain_zone_pages(self) -> None:

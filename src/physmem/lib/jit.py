@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -371,9 +372,11 @@ else:
 
                 made = cfunc(number(types.CPointer(record), number, number, number))(entry)
             except numba.core.errors.NumbaError as error:
-                reason = next((line for line in str(error).splitlines()[1:] if line.strip()), "")
+                plain = re.sub("\x1b\\[[0-9;]*m", "", str(error))
+                lines = [line.strip() for line in plain.splitlines() if line.strip()]
+                reason = (lines[1:] or lines)[0]
                 raise PolicyError(
-                    f"policy function {fn.__qualname__} cannot be compiled: {reason.strip()}",
+                    f"policy function {fn.__qualname__} cannot be compiled: {reason}",
                     function=fn.__name__,
                 ) from None
         return _keep_hook(made.address, fn, made)

@@ -266,7 +266,7 @@ class Machine(Policed, Reading, MachineMemory, Objects):
         got = 0
         if nr > 1 and not bits & GFP_ACCOUNT_BIT:
             got = ready(do_alloc_pages_bulk)(self._h, bits, nid, cpu, out)
-            self.check_policy()
+            self._check_bulk(out[:got].tolist(), cpu)
         frames_got: list[int] = out[:got].tolist()
         if nr and not got:
             # as in the kernel: one frame by the ordinary way, so that callers make progress

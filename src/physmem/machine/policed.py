@@ -69,6 +69,16 @@ class Policed(MachineBase):
         if self._policy is not None:
             check_policy(self.tables, self.layout.zone_names)
 
+    def _check_bulk(self, pfns: list[int], cpu: int) -> None:
+        """Raise what the policy did wrong in a bulk request; its frames are freed."""
+        try:
+            self.check_policy()
+        except PolicyError:
+            for pfn in pfns:
+                ready(do_free_pages)(self._h, pfn, 0, cpu)
+            self.tables.zones["verdict"] = 0
+            raise
+
     def _checked(self, kernel: Callable[..., int]) -> Callable[..., int]:
         """Kernel that raises what a policy does wrong; what was allocated meanwhile is freed."""
         free = ready(do_free_pages)

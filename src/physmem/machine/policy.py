@@ -259,5 +259,5 @@ def _error(
     shown = str(answer)
     if code in {rules.NOT_FREE, rules.WRONG_LIST, rules.TOO_SMALL}:
         state = frame_state(tables, zone_names, answer) if zone_names else ""
-        shown = f"{answer:#x}" + (f" ({state})" if state else "")
+        shown = f"{answer:#x}" + (f" (now {state})" if state else "")
     return PolicyError(f"{text} answered {shown}: {_REASONS[code]}", function=name, answer=answer)

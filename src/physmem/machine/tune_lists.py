@@ -109,7 +109,6 @@ def _blocks(tables: Tables, number: int) -> Any:
 
 def _set_mobility(tables: Tables, layout: Layout, *, on: bool) -> None:
     """One type for all, or MOVABLE pageblocks to begin with, as after start-up."""
-    h = address(tables.memory)
     was_on = not tables.zones["grouping_disabled"].any()
     tables.zones["grouping_disabled"] = int(not on)
     if on == was_on:
@@ -118,11 +117,16 @@ def _set_mobility(tables: Tables, layout: Layout, *, on: bool) -> None:
     new = MIGRATE_MOVABLE if on else MIGRATE_UNMOVABLE
     if not on and feature_bits(layout.kernel) & RESERVE_BLOCKS:
         old.append(MIGRATE_RESERVE)
+    for donor in old:
+        _give_back(tables, donor, new)
+
+
+def _give_back(tables: Tables, donor: int, mt: int) -> None:
+    """Make all pageblocks of a type, and what is free of them, another type."""
     for number in range(len(tables.zones)):
         blocks = _blocks(tables, number)
-        for donor in old:
-            ready(do_join)(h, number, donor, new)
-            blocks[blocks == donor] = new
+        blocks[blocks == donor] = mt
+        ready(do_join)(address(tables.memory), number, donor, mt)
 
 
 def _give_back_highatomic(tables: Tables, layout: Layout) -> None:
@@ -131,10 +135,7 @@ def _give_back_highatomic(tables: Tables, layout: Layout) -> None:
         return
     ungrouped = bool(tables.zones["grouping_disabled"].any())
     mt = MIGRATE_UNMOVABLE if ungrouped else MIGRATE_MOVABLE
-    for number in range(len(tables.zones)):
-        blocks = _blocks(tables, number)
-        blocks[blocks == MIGRATE_HIGHATOMIC] = mt
-        ready(do_join)(address(tables.memory), number, MIGRATE_HIGHATOMIC, mt)
+    _give_back(tables, MIGRATE_HIGHATOMIC, mt)
     tables.zones["nr_reserved_highatomic"] = 0
     tables.zones["nr_free_highatomic"] = 0
 
@@ -153,6 +154,8 @@ def _set_region(tables: Tables, layout: Layout, tuning: Tuning) -> None:
     normal = layout.zone_idx("Normal")
     managed = tables.zones["managed_pages"]
     total = int(managed[tables.zones["zone_idx"] <= normal].sum())
+    if feature_bits(layout.kernel) & RESERVE_BLOCKS:  # what is set aside would be outside
+        _give_back(tables, MIGRATE_RESERVE, MIGRATE_MOVABLE)
     for number, zone in enumerate(tables.zones):
         start, end = int(zone["start_pfn"]), int(zone["end_pfn"])
         size = max(int(zone["max_order"]), int(zone["pageblock_order"]))

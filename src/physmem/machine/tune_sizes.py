@@ -131,7 +131,9 @@ def _set_pcp(tables: Tables, layout: Layout, tuning: Tuning) -> None:
         elif tuning.pcp is None or tuning.pcp == "auto":
             local = layout.cpu_node.count(int(zone["node"])) or layout.nr_cpus
             if features & HOT_COLD:
-                high = 6 * batch
+                high = present_sizes.pcp_sizes(frames[number]).high
+                if tuning.batch is not None:
+                    high = 6 * batch
             else:
                 high = sizing.pcp_high(int(zone["watermark"][WMARK_LOW]), batch, local)
                 most = sizing.pcp_high(frames[number] // 8, batch, local)

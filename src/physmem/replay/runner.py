@@ -38,7 +38,10 @@ DECAY_TRIALS = 6_000
 WORTH_A_CHECKPOINT = 2_000
 """Requests that trials of decays need not carry out again and again."""
 Change = Move | Toggle | DecayMove | DecayToggle
-_COPIED = ("memory", "mem_map", "zones", "pageset", "pageblock_flags")
+_COPIED = (
+    *("memory", "mem_map", "zones", "pageset", "pageblock_flags"),
+    *("order_map", "tree_free", "tree_at", "scratch"),
+)
 _COUNTED = ("twin", "zone_requests", "zone_exact")
 
 
