@@ -25,7 +25,7 @@ from physmem.bootalloc.bootmem import Bootmem
 from physmem.bootalloc.memblock import Memblock
 from physmem.cli.boot import boot as command
 from physmem.cli.sweep import sweep
-from physmem.cli.tune import tune
+from physmem.cli.tune import tune as tune_command
 from physmem.experiments import EXPERIMENTS
 from physmem.firmware.e820 import E820Entry
 from physmem.firmware.hardware import (
@@ -48,8 +48,8 @@ from physmem.machine.machine import Machine
 from physmem.machine.origin import MemMapPiece, Origin, Reserved
 from physmem.machine.policy import check_policy, load_policy, policy
 from physmem.machine.profiles import PROFILES
-from physmem.slab.slub_config import SLUB_RULES
 from physmem.machine.tuning import tune
+from physmem.slab.slub_config import SLUB_RULES
 
 DOCS = Path(__file__).parents[2] / "docs"
 _MARK = re.compile(r"(?s)(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)")
@@ -156,7 +156,7 @@ def sweep_options():
 
 
 def tune_options():
-    return _options(tune)
+    return _options(tune_command)
 
 
 def study_example():

@@ -30,7 +30,7 @@ from physmem.machine.policed import Policed
 from physmem.machine.policy import Policy
 from physmem.machine.profiles import feature_bits
 from physmem.machine.reading import Reading
-from physmem.machine.store import DAMAGE, damaged, open_tables, save_tables
+from physmem.machine.store import DAMAGE, Stored, damaged, open_tables, save_tables
 from physmem.machine.tables import TRACE_EVENTS, Tables, build_tables
 from physmem.machine.validate import validate_tables
 from physmem.mm.entry import (
@@ -192,7 +192,8 @@ class Machine(Policed, Reading, MachineMemory, Objects):
         """
         name = "" if self.policy is None else self.policy.name
         slab = self._slab_saved()
-        save_tables(self.tables, self.layout, path, self.origin_now(), self._ram, slab, name)
+        origin = self.origin_now()
+        save_tables(Stored(self.tables, self.layout, origin, self._ram, slab, name), path)
 
     # -- the allocator ----------------------------------------------------------------------------
 

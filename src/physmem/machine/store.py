@@ -69,7 +69,7 @@ SavedSlab = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 """A slab allocator as `physmem.slab.saved` gives it: plain data, and arrays by name."""
 
 
-class Opened(NamedTuple):
+class Stored(NamedTuple):
     """What a file holds."""
 
     tables: Tables
@@ -84,15 +84,7 @@ def _form(dtype: Any) -> str:
     return f"{dtype.descr} {dtype.itemsize}"
 
 
-def save_tables(
-    tables: Tables,
-    layout: Layout,
-    path: str | os.PathLike[str],
-    origin: Origin | None = None,
-    ram: Ram | None = None,
-    slab: SavedSlab | None = None,
-    policy: str = "",
-) -> None:
+def save_tables(stored: Stored, path: str | os.PathLike[str]) -> None:
     """Write a machine to a file that appears whole or not at all; of `ram` what was written.
 
     Of a policy only the name is kept: addresses mean nothing in another process.
@@ -102,6 +94,7 @@ def save_tables(
     OSError
         The file cannot be written.
     """
+    tables = stored.tables
     arrays: dict[str, NDArray[Any]] = {name: getattr(tables, name) for name in _DTYPES}
     arrays["zones"] = without_hooks(tables.zones)
     arrays["memory"] = tables.memory.copy()
@@ -111,17 +104,17 @@ def save_tables(
         zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
         lengths = {name: _save_array(archive, name, array) for name, array in arrays.items()}
-        header = {"format": FORMAT, "layout": asdict(layout), "tables": lengths}
+        header = {"format": FORMAT, "layout": asdict(stored.layout), "tables": lengths}
         header["slab"] = None
-        if slab is not None:
-            fields, arrays = slab
+        if stored.slab is not None:
+            fields, arrays = stored.slab
             header["slab"] = fields
             header["slab_tables"] = {
                 name: _save_array(archive, f"slab.{name}", array) for name, array in arrays.items()
             }
-        header["origin"] = (origin or Origin()).to_dict()
-        header["policy"] = policy
-        header["ram"] = _save_ram(archive, ram) if ram is not None else None
+        header["origin"] = stored.origin.to_dict()
+        header["policy"] = stored.policy
+        header["ram"] = None if stored.ram is None else _save_ram(archive, stored.ram)
         archive.writestr(_HEADER, json.dumps(header))
 
 
@@ -169,7 +162,7 @@ def _read_ram(archive: zipfile.ZipFile, header: dict[str, Any] | None, end: int)
     return ram
 
 
-def open_tables(path: str | os.PathLike[str]) -> Opened:
+def open_tables(path: str | os.PathLike[str]) -> Stored:
     """Read a machine from a file; its policy is named, not attached.
 
     Raises
@@ -207,7 +200,7 @@ def open_tables(path: str | os.PathLike[str]) -> Opened:
         raise BadInputError(f"{source}: the machine is damaged ({error})") from None
     except DAMAGE as error:
         raise damaged(source, error) from None
-    return Opened(tables, layout, origin, ram, slab, policy)
+    return Stored(tables, layout, origin, ram, slab, policy)
 
 
 def damaged(source: str, error: Exception) -> BadInputError:
