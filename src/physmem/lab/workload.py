@@ -159,6 +159,7 @@ def workload_of(capture: Capture, boot: BootedMemory, reserved: NDArray[np.uint8
         max_pfn=max_pfn,
         cpu_node=tuple(info.machine.cpu_node),
         strict=False,
+        zone_starts=[zone.start for zone in reference.zones],
         decays=tuned,
     )
     cpu_node = tuple(info.machine.cpu_node)

@@ -10,11 +10,13 @@ from physmem.replay.flow import (
     IN_INTERRUPT,
     IS_BUSY,
     IS_LISTED,
+    K_ALLOC,
     K_BATCHED,
     K_DRAIN,
     K_EXTFRAG,
     K_FREE,
     K_LOCKED,
+    NO_DEPTH,
     NO_OWNER,
     PCP_ORDERS,
     Lowering,
@@ -23,31 +25,57 @@ from physmem.replay.request import BUSY, COUNTED
 
 
 @kernel
-def busy_by_rule(w: Lowering, row: int) -> bool:
-    """Tell from the requests alone whether an interrupt hit while a batch of frees was committed.
+def _zone_of(w: Lowering, pfn: int) -> int:
+    """How many zones begin at or below a frame."""
+    zone = 0
+    while zone < len(w.zone_starts) and w.zone_starts[zone] <= pfn:
+        zone += 1
+    return zone
 
-    Frees of a list take the per-CPU lock once for the whole batch, so between two of its lines
-    (mm_page_free_batched) of one task the lock was held all the time.
-    """
+
+@kernel
+def _step(w: Lowering, row: int, step: int, kinds: int) -> int:
+    """Nearest row of the same CPU's tasks whose kind is below `kinds`, or out of range."""
     cpu = w.ev_cpu[row]
-    before = row - 1
-    while before >= 0 and (
-        w.ev_cpu[before] != cpu
-        or w.ev_context[before] & IN_INTERRUPT
-        or K_LOCKED <= w.ev_kind[before] <= K_EXTFRAG
+    at = row + step
+    while 0 <= at < len(w.ev_kind) and (
+        w.ev_cpu[at] != cpu
+        or w.ev_context[at] & IN_INTERRUPT
+        or (kinds == K_LOCKED and K_LOCKED <= w.ev_kind[at] <= K_EXTFRAG)
     ):
-        before -= 1
-    after = row + 1
-    n = len(w.ev_kind)
-    while after < n and (
-        w.ev_cpu[after] != cpu
-        or w.ev_context[after] & IN_INTERRUPT
-        or K_LOCKED <= w.ev_kind[after] <= K_EXTFRAG
-    ):
-        after += 1
+        at += step
+    return at
+
+
+@kernel
+def busy_by_rule(w: Lowering, row: int) -> bool:
+    """Tell from the requests alone whether an interrupt hit while its task held the per-CPU lock.
+
+    The lock is a zone's: a free of another zone is not kept out. Where the kernel counts
+    preemption, the lock counts: the interrupt must be at least as deep as the task's last line.
+
+    Frees of a list take the lock once for the whole batch, so between two of its lines
+    (mm_page_free_batched) of one task it was held all the time. A refill emits its lines
+    (mm_page_alloc_zone_locked) under the lock; the allocation's own line comes later. Without a
+    depth nothing tells whether an interrupt between the two came before the lock was left.
+    """
+    last = _step(w, row, -1, 0)
+    after = _step(w, row, 1, 0)
+    if last < 0 or after >= len(w.ev_kind):
+        return False
+    if _zone_of(w, w.ev_pfn[last]) != _zone_of(w, w.ev_pfn[row]):
+        return False
+    counted = w.ev_preempt[last] != NO_DEPTH and w.ev_preempt[row] != NO_DEPTH
+    if counted and w.ev_preempt[row] < w.ev_preempt[last]:
+        return False
+    kind = w.ev_kind[last]
+    if kind in (K_LOCKED, K_EXTFRAG):
+        return counted and w.ev_kind[after] == K_ALLOC and w.ev_flow[last] == w.ev_flow[after]
+    before = _step(w, row, -1, K_LOCKED)
+    after = _step(w, row, 1, K_LOCKED)
     return (
         before >= 0
-        and after < n
+        and after < len(w.ev_kind)
         and w.ev_kind[before] == K_BATCHED
         and w.ev_kind[after] == K_BATCHED
         and w.ev_flow[before] == w.ev_flow[after]

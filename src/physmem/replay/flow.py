@@ -3,7 +3,7 @@
 
 from physmem.lib.struct import Array, i8, i32, i64, struct, u8, u16, u32
 from physmem.replay.request import Request
-from physmem.trace.events import Kind
+from physmem.trace.events import NO_PREEMPT_COUNT, Kind
 
 NO_OWNER = -1
 IS_BUSY = -2
@@ -13,6 +13,7 @@ IS_LISTED = -3
 IS_DECAY = -4
 """`Lowering.owner` of the first drain of a decay."""
 LEVELS = 3
+NO_DEPTH = NO_PREEMPT_COUNT
 
 K_ALLOC = int(Kind.ALLOC)
 K_FREE = int(Kind.FREE)
@@ -74,6 +75,7 @@ class Lowering:
     decay_times: Array[i64]  # by decay row: ns
     seen_decays: Array[i64]  # rows of the first drain of each decay that shows
     node_of_cpu: Array[i64]
+    zone_starts: Array[i64]  # ascending: first frame of each zone
     flows: Array[Flow]
     next_seen: Array[u32]  # by frame: row where it is seen next
     last_prepared: Array[u32]  # by frame: request of its last mm_page_free

@@ -10,6 +10,7 @@ Which consequence belongs to which request: a refill or fallback to the allocati
 the same task and context that follows it; a drain to the free that it follows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,6 +87,7 @@ def lower_events(
     max_pfn: int,
     cpu_node: tuple[int, ...],
     strict: bool,
+    zone_starts: Sequence[int] = (),
     decays: bool = False,
 ) -> Requests:
     """Separate requests from outcomes.
@@ -100,6 +102,8 @@ def lower_events(
         Node of each CPU.
     strict : bool
         Use no outcome at all, not even its place among the lines.
+    zone_starts : sequence of int
+        First frame of each zone, in any order: a zone has its own per-CPU lock.
     decays : bool
         The per-CPU lists decay once a second; `events` have the column `ts`, or no decay is known.
     """
@@ -128,6 +132,7 @@ def lower_events(
         "ev_arg0": events.arg0,
         "ev_arg1": events.arg1,
         "node_of_cpu": np.array(cpu_node, np.int64),
+        "zone_starts": np.sort(np.array(zone_starts, np.int64)),
         "flows": flow_table,
         "next_seen": np.empty(0 if strict else max_pfn, np.uint32),
         "last_prepared": np.full(max_pfn, ABSENT, np.uint32),

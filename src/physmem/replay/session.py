@@ -179,6 +179,7 @@ class Session:
             max_pfn=int(tables.memory[0]["max_pfn"]),
             cpu_node=layout.cpu_node,
             strict=strict,
+            zone_starts=tables.zones["start_pfn"].tolist(),
             decays=bool(feature_bits(layout.kernel) & PCP_AUTO_TUNING),
         )
         seconds = time.perf_counter() - start
