@@ -10,7 +10,7 @@ from physmem.lab.slots import BOOT_DEFERRED, BOOT_LATE, UNSEEN
 from physmem.lab.workload import _Slots
 from physmem.mm.state import State, ZoneState
 from physmem.replay.requests import lower_events
-from physmem.trace.events import Events, Kind
+from physmem.trace.events import NO_PREEMPT_COUNT, Events, Kind
 
 FRAMES = 256
 KERNEL = 0xCC0
@@ -28,6 +28,8 @@ def slots_of(rows, boot=None):
     columns = {name: table[:, at] for at, name in enumerate(names)}
     columns["line"] = np.arange(1, len(rows) + 1)
     columns["pid"] = np.full(len(rows), 7)
+    columns |= {name: np.zeros(len(rows)) for name in ("cpu", "context", "migratetype")}
+    columns["preempt"] = np.full(len(rows), NO_PREEMPT_COUNT)
     requests = lower_events(
         Events.from_columns(columns), max_pfn=FRAMES, cpu_node=(0,), strict=False
     )

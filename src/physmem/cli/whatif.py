@@ -119,6 +119,7 @@ def whatif(
             until=until,
             seed=seed,
             progress=bar,
+            keep=plot is not None,
         )
     report = study.report
     if report is None:

@@ -53,12 +53,10 @@ def draw(study: Study, path: str | os.PathLike[str]) -> None:
     from physmem.views.availability import Curve, draw_availability
 
     report = study.report
-    if report is None:
-        raise RuntimeError("a study has a report")
+    if report is None or len(study.samples) != len(report.variants):
+        raise RuntimeError("pictures are drawn from samples that were kept")
     curves = []
     for run, samples, variant in zip(study.runs, study.samples, report.variants, strict=True):
-        if samples is None:
-            raise RuntimeError("pictures are drawn from samples")
         whole = [row for row in variant.samples if row["node"] < 0]
         times = np.array([row["time_ns"] for row in whole], np.float64)
         curves.append(

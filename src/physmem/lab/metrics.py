@@ -131,7 +131,7 @@ def metrics_of(machine: Machine) -> list[Metrics]:
     >>> import physmem
     >>> every = metrics_of(physmem.Machine.build("64MiB"))
     >>> every[-1].name, every[-1].huge_now, every[-1].polluted
-    ('all', 31, 0)
+    ('all', 32, 0)
     """
     tables, layout = machine.tables, machine.layout
     orders = layout.max_order + 1

@@ -45,14 +45,14 @@ class Study:
     Attributes
     ----------
     source : the recording
-    runs : in the order of the settings
-    samples : of each run; None: not wanted
+    runs : in the order of the settings; empty if they were not to be kept
+    samples : of each run; empty if none were wanted, or they were not to be kept
     """
 
     source: Source
     workload: Workload
     runs: list[Run] = field(default_factory=list)
-    samples: list[Samples | None] = field(default_factory=list)
+    samples: list[Samples] = field(default_factory=list)
     report: Report | None = None
 
 
@@ -100,7 +100,14 @@ def whatif(
     [135, 163]
     """
     study = run_study(
-        capture, settings, against=against, sample=sample, until=until, seed=seed, progress=progress
+        capture,
+        settings,
+        against=against,
+        sample=sample,
+        until=until,
+        seed=seed,
+        progress=progress,
+        keep=False,
     )
     if study.report is None:
         raise RuntimeError("a study has a report")
@@ -116,8 +123,9 @@ def run_study(  # noqa: PLR0913 - the options of a command
     until: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: bool = True,
 ) -> Study:
-    """As `whatif`, but the machines and samples are kept."""
+    """As `whatif`; with `keep` the machines and samples stay at hand."""
     groups = [Settings(), *(parse_group(each, seed) for each in settings)]
     source = Source.open(capture)
     workload = source.workload
@@ -132,21 +140,22 @@ def run_study(  # noqa: PLR0913 - the options of a command
     every = 0 if sample is None else sample or max(1, len(workload.ops) // SAMPLES)
     done = 0
 
-    def one(group: Settings) -> tuple[Run, Samples | None]:
+    def one(group: Settings) -> tuple[VariantReport, Run | None, Samples | None]:
         nonlocal done
         run = prepare(source.described, group, workload)
         samples = Samples() if every else None
         run.carry_out(every, samples)
+        variant = _variant(source, run, samples)
         done += 1
         if progress is not None:
             progress(done, len(groups))
-        return run, samples
+        return variant, run if keep else None, samples if keep else None
 
     with ThreadPoolExecutor(min(len(groups), os.cpu_count() or 1)) as pool:
         results = list(pool.map(one, groups))
-    study.runs = [run for run, _ in results]
-    study.samples = [samples for _, samples in results]
-    variants = [_variant(study, number) for number in range(len(groups))]
+    variants = [variant for variant, _, _ in results]
+    study.runs = [run for _, run, _ in results if run is not None]
+    study.samples = [samples for _, _, samples in results if samples is not None]
     study.report = Report(
         capture=Path(source.name).name,
         digest=source.digest,
@@ -176,9 +185,7 @@ def _other(source: Source, against: str | os.PathLike[str]) -> Source:
     return Source.open(against)
 
 
-def _variant(study: Study, number: int) -> VariantReport:
-    run, samples = study.runs[number], study.samples[number]
-    source = study.source
+def _variant(source: Source, run: Run, samples: Samples | None) -> VariantReport:
     has_sites = "site" in source.capture.events.columns and bool(source.capture.events.sites)
     return VariantReport(
         name=run.settings.text or BASELINE,

@@ -39,6 +39,7 @@ class Run:
     memory : what its boot found out
     settings : what distinguishes it from the recorded machine
     assumptions : in words
+    deferred_later : memory whose records are initialised late comes when the recording says
     """
 
     machine: Machine
@@ -48,6 +49,7 @@ class Run:
     assumptions: tuple[str, ...] = ()
     record: NDArray[Any] = field(default_factory=lambda: np.zeros(1, dtype_of(Placing)))
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    deferred_later: bool = False
 
     def count(self, name: str) -> int:
         """A counter of `physmem.lab.place.Placing`."""
@@ -103,6 +105,8 @@ class Run:
     def _hand_over_deferred(self) -> None:
         """Give the frames whose records are initialised late to the page allocator."""
         tables = self.machine.tables
+        if not self.deferred_later:
+            return
         for part in self.memory.deferred.values():
             if not len(part.pfn):
                 continue
@@ -131,7 +135,9 @@ def prepare(described: Described, settings: Settings, workload: Workload) -> Run
     late = [] if workload.whole else list(plan.late)
     early = [] if workload.whole else list(plan.early)
     deferred = [part for part in memory.deferred.values() if len(part.pfn)]
-    if workload.whole and workload.has_deferred and deferred:
+    nr_blocks = len(plan.blocks)
+    # a tuned machine gets all of its memory first: its rules are set up on what is free
+    if workload.whole and workload.has_deferred and deferred and not settings.knobs:
         own = {id(part.pfn) for part in deferred}
         plan = replace(plan, blocks=[part for part in plan.blocks if id(part[0]) not in own])
     machine = Machine.from_boot(replace(plan, late=late, early=early))
@@ -142,6 +148,7 @@ def prepare(described: Described, settings: Settings, workload: Workload) -> Run
 
         machine = import_module("physmem.machine.tuning").tune(machine, parse_knobs(settings.knobs))
     run = Run(machine, memory, settings, workload, assumptions)
+    run.deferred_later = len(plan.blocks) != nr_blocks
     _attach(run)
     _place_early(run)
     if workload.whole:
