@@ -15,8 +15,8 @@ from physmem.lib.jit import PURE
 pytestmark = [pytest.mark.pure, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 CASES = [
-    ("llfree-frag", {"memory": "64MiB", "rounds": 2}),
-    ("llfree-frag", {"memory": "64MiB", "rounds": 1, "order": "single", "kernel": "6.12"}),
+    ("llfree-frag", {"memory": "128MiB", "rounds": 2}),
+    ("llfree-frag", {"memory": "128MiB", "rounds": 1, "order": "single", "kernel": "6.12"}),
     ("gorman", {"memory": "128MiB", "turnover": 0.1}),
     ("meta-7-34", {"memory": "128MiB", "turnover": 0.1, "swing": 0.05}),
     ("fragmenters", {"memory": "64MiB", "preset": "moderate"}),

@@ -101,9 +101,12 @@ def test_an_interrupt_says_that_nothing_is_lost(tmp_path):
     study = make_study(tmp_path, body=f"{GRID}sleep = 0.2\n", seeds=5)
     output = tmp_path / "r.parquet"
     command = [*PROGRAM, "sweep", str(study), "-o", str(output), "--jobs", "1"]
+    # a shell may have started these tests in the background, with interrupts ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     ) as first:
+        signal.signal(signal.SIGINT, before)
         limit = time.monotonic() + 30
         journal = state_folder(output) / NAME
         while not journal.exists() or not journal.read_bytes():

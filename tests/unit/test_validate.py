@@ -3,10 +3,12 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from physmem.lib.errors import CorruptStateError, OutOfMemoryError
 from physmem.machine.machine import Machine
+from physmem.machine.tuning import Tuning, tune
 from physmem.machine.validate import INVARIANTS
 from physmem.mm import mmzone
 from physmem.mm.mmzone import HEAD_IN_USE, PG_IN_USE, PG_MOVABLE, PG_PREPARED
@@ -348,8 +350,38 @@ def test_a_newer_kernel_knows_more_invariants(breaks, invariant):
     test_each_break_is_found_and_named(machine, breaks, invariant)
 
 
+def unsorted(machine):
+    machine.tables.order_map[:] = 0
+
+
+def miscounted(machine):
+    machine.tables.tree_free[0] += 1
+
+
+def wrong_side(machine):
+    types = machine.tables.pageblock_flags
+    types[np.flatnonzero(types == mmzone.MIGRATE_UNMOVABLE)[0]] = mmzone.MIGRATE_MOVABLE
+
+
+BREAKS_TUNED = [
+    ({"list_order": "address"}, unsorted, "address_order"),
+    ({"tree": "on"}, miscounted, "tree_free"),
+    ({"confine": "8MiB"}, wrong_side, "confined"),
+]
+
+
+@pytest.mark.parametrize(("knobs", "breaks", "invariant"), BREAKS_TUNED)
+def test_a_tuned_machine_keeps_more_invariants(knobs, breaks, invariant):
+    machine = tune(Machine.build("20MiB"), Tuning.parse(knobs))
+    machine.validate()
+    breaks(machine)
+    with pytest.raises(CorruptStateError, match=invariant):
+        machine.validate()
+
+
 def test_every_invariant_is_broken_somewhere():
-    assert {name for _, name in BREAKS + BREAKS_6_12} == set(INVARIANTS)
+    tuned = {name for _, _, name in BREAKS_TUNED}
+    assert {name for _, name in BREAKS + BREAKS_6_12} | tuned == set(INVARIANTS)
     documented = mmzone.__doc__[mmzone.__doc__.index("Invariants") :]
     assert all(f"    {name} " in documented for name in INVARIANTS)
 

@@ -135,7 +135,7 @@ def allocatable(machine: Machine, order: int, most: int = 1 << 40) -> int:
     >>> machine = Machine.build("64MiB")
     >>> _ = machine.alloc_pages(gfp="GFP_HIGHUSER_MOVABLE")
     >>> allocatable(machine, 9)
-    31
+    30
     """
     copy = machine.copy()
     h = address(copy.tables.memory)

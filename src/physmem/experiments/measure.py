@@ -17,7 +17,7 @@ def measure(name: str, params: Mapping[str, str], seed: int) -> dict[str, float 
 
     Examples
     --------
-    >>> sorted(measure("llfree-frag", {"memory": "64MiB", "rounds": "2"}, 42))[:2]
+    >>> sorted(measure("llfree-frag", {"memory": "128MiB", "rounds": "2"}, 42))[:2]
     ['drift', 'holds']
     """
     figures = run(name, params, seed).metrics()

@@ -86,7 +86,7 @@ def run(
 
     Examples
     --------
-    >>> report = run("llfree-frag", {"memory": "64MiB", "rounds": 2})
+    >>> report = run("llfree-frag", {"memory": "128MiB", "rounds": 2})
     >>> report.verdict.holds, sorted(report.metrics())[:2]
     (True, ['drift', 'holds'])
     """
