@@ -25,6 +25,7 @@ KINDS = (
 )
 """Values of a map, what they mean, and their colours (told apart by people who see few colours)."""
 _ROWS = 512
+_COLUMNS = 480
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +99,11 @@ def _map(axes: Any, curve: Curve, *, label: bool) -> None:
     kinds = curve.kinds
     step = max(1, -(-kinds.shape[1] // _ROWS))
     last = float(curve.seconds[-1]) if len(curve.seconds) else 1.0
+    # samples are operations apart: each column of the picture shows the last one before its time
+    times = np.linspace(0.0, last, _COLUMNS)
+    at = np.clip(np.searchsorted(curve.seconds, times, side="right") - 1, 0, len(kinds) - 1)
     axes.imshow(
-        kinds[:, ::step].T,
+        kinds[at][:, ::step].T,
         aspect="auto",
         origin="lower",
         interpolation="nearest",
