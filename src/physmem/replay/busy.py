@@ -10,7 +10,6 @@ from physmem.replay.flow import (
     IN_INTERRUPT,
     IS_BUSY,
     IS_LISTED,
-    K_ALLOC,
     K_BATCHED,
     K_DRAIN,
     K_EXTFRAG,
@@ -51,26 +50,24 @@ def _step(w: Lowering, row: int, step: int, kinds: int) -> int:
 def busy_by_rule(w: Lowering, row: int) -> bool:
     """Tell from the requests alone whether an interrupt hit while its task held the per-CPU lock.
 
-    The lock is a zone's: a free of another zone is not kept out. Where the kernel counts
-    preemption, the lock counts: the interrupt must be at least as deep as the task's last line.
+    The lock is a zone's: a free of another zone is not kept out.
 
     Frees of a list take the lock once for the whole batch, so between two of its lines
-    (mm_page_free_batched) of one task it was held all the time. A refill emits its lines
-    (mm_page_alloc_zone_locked) under the lock; the allocation's own line comes later. Without a
-    depth nothing tells whether an interrupt between the two came before the lock was left.
+    (mm_page_free_batched) of one task it was held all the time. Where the kernel counts preemption,
+    the depth tells of the other places: a refill and a drain emit their lines under the zone's own
+    lock, too, so an interrupt that is no less deep came before the per-CPU lock was left; after the
+    last line of a batch it must be deeper. Without a depth nothing tells.
     """
     last = _step(w, row, -1, 0)
-    after = _step(w, row, 1, 0)
-    if last < 0 or after >= len(w.ev_kind):
-        return False
-    if _zone_of(w, w.ev_pfn[last]) != _zone_of(w, w.ev_pfn[row]):
-        return False
-    counted = w.ev_preempt[last] != NO_DEPTH and w.ev_preempt[row] != NO_DEPTH
-    if counted and w.ev_preempt[row] < w.ev_preempt[last]:
+    if last < 0 or _zone_of(w, w.ev_pfn[last]) != _zone_of(w, w.ev_pfn[row]):
         return False
     kind = w.ev_kind[last]
-    if kind in (K_LOCKED, K_EXTFRAG):
-        return counted and w.ev_kind[after] == K_ALLOC and w.ev_flow[last] == w.ev_flow[after]
+    depth = w.ev_preempt[row]
+    if depth != NO_DEPTH:
+        if kind == K_BATCHED and depth > w.ev_preempt[last]:
+            return True
+        if K_LOCKED <= kind <= K_EXTFRAG and depth >= w.ev_preempt[last]:
+            return True
     before = _step(w, row, -1, K_LOCKED)
     after = _step(w, row, 1, K_LOCKED)
     return (
@@ -79,6 +76,7 @@ def busy_by_rule(w: Lowering, row: int) -> bool:
         and w.ev_kind[before] == K_BATCHED
         and w.ev_kind[after] == K_BATCHED
         and w.ev_flow[before] == w.ev_flow[after]
+        and depth >= w.ev_preempt[before]
     )
 
 
