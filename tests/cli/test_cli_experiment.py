@@ -10,7 +10,7 @@ from physmem.cli.main import run
 from physmem.experiments import EXPERIMENTS
 from physmem.machine.machine import open_machine
 
-SMALL = ("llfree-frag", "--memory", "64MiB", "--rounds", "2")
+SMALL = ("llfree-frag", "--memory", "128MiB", "--rounds", "2")
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_json_is_the_same_for_the_same_seed(capsys):
     assert first == told(capsys, *SMALL, "--json", "--seed", "9")
     found = json.loads(first)
     assert found["params"] == {
-        "memory": "64MiB",
+        "memory": "128MiB",
         "rounds": 2,
         "fill": 0.9,
         "part": 0.1,
@@ -87,7 +87,7 @@ def test_files_are_written(capsys):
 
 
 def test_a_chosen_machine_is_kept(capsys):
-    small = ("fragmenters", "--memory", "64MiB", "-q")
+    small = ("fragmenters", "--memory", "128MiB", "-q")
     told(capsys, *small, "--save", "a.machine", "--machine", "moderate")
     assert open_machine("a.machine").snapshot().zones
     told(capsys, *small, "--save", "a.machine", "--machine", "other", code=2)
