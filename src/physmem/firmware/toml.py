@@ -46,7 +46,7 @@ from physmem.firmware.hardware import (
 )
 from physmem.firmware.platform import KernelImage
 from physmem.firmware.size import parse_size
-from physmem.firmware.toml_lines import line_of
+from physmem.firmware.toml_lines import WrongValueError, line_of
 from physmem.lib.errors import BadInputError, BadMachineError
 
 _RANGE = {"start": "base", "size": "size"}
@@ -105,14 +105,6 @@ KEYS = (
 _TYPES = {type_name(kind): kind for kind in E820Type if kind is not E820Type.RESERVED_KERN}
 
 
-class _WrongError(Exception):
-    """A value that cannot be; the path tells where, the text what to write."""
-
-    def __init__(self, path: Sequence[str | int], text: str) -> None:
-        super().__init__(text)
-        self.path = tuple(path)
-
-
 def read_machine(path: str | Path) -> Hardware:
     """Machine of a TOML file.
 
@@ -158,7 +150,7 @@ def parse_toml(text: str, name: str = "machine.toml") -> Hardware:
         raise BadInputError(f"{name}: not TOML: {error}") from None
     try:
         return _machine(data).check()
-    except _WrongError as error:
+    except WrongValueError as error:
         line = line_of(text, error.path)
         where = "".join(
             f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.path
@@ -172,14 +164,14 @@ def parse_toml(text: str, name: str = "machine.toml") -> Hardware:
 def _machine(data: Mapping[str, Any]) -> Hardware:
     for key in data:
         if key not in KEYS:
-            raise _WrongError([key], _unknown(key, KEYS))
+            raise WrongValueError([key], _unknown(key, KEYS))
     values = {key: _value(key, value) for key, value in data.items()}
     cpus = values.pop("cpus", 1)
     nodes = values.pop("nodes", None)
     if isinstance(values.get("memory"), int):
         for key in ("e820", "srat", "distance"):
             if key in values:
-                raise _WrongError([key], "not beside memory = a size; write one or the other")
+                raise WrongValueError([key], "not beside memory = a size; write one or the other")
         short = Hardware.of(
             memory=values.pop("memory"),
             nodes=1 if nodes is None else nodes,
@@ -189,7 +181,9 @@ def _machine(data: Mapping[str, Any]) -> Hardware:
         )
         return replace(short, **values)
     if nodes is not None:
-        raise _WrongError(["nodes"], "only beside memory = a size; here [[srat]] or node tell it")
+        raise WrongValueError(
+            ["nodes"], "only beside memory = a size; here [[srat]] or node tell it"
+        )
     values["cpu_domain"] = (0,) * cpus if isinstance(cpus, int) else cpus
     return Hardware(**values)
 
@@ -233,7 +227,7 @@ def _record(key: str, at: int, item: Any) -> Any:
         if name in table:
             values[attribute] = _field([*path, name], name, table[name])
         elif known[attribute].default is MISSING:
-            raise _WrongError(path, f"{name} is missing; write {name} = a number")
+            raise WrongValueError(path, f"{name} is missing; write {name} = a number")
     return made(**values)
 
 
@@ -261,7 +255,9 @@ def _image(value: Any) -> KernelImage:
         values[name] = _pair(path, given, ("start", "end")) if pair else _bytes(path, given)
     for name in ("start", "end"):
         if name not in values:
-            raise _WrongError(["image"], f"{name} is missing; write {name} = a physical address")
+            raise WrongValueError(
+                ["image"], f"{name} is missing; write {name} = a physical address"
+            )
     return KernelImage(**values)
 
 
@@ -279,16 +275,16 @@ def _unknown(key: str, known: Sequence[str]) -> str:
 
 def _table(path: Sequence[str | int], value: Any, names: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise _WrongError(path, f"{value!r}: write a table with {', '.join(names)}")
+        raise WrongValueError(path, f"{value!r}: write a table with {', '.join(names)}")
     for name in value:
         if name not in names:
-            raise _WrongError([*path, name], _unknown(name, names))
+            raise WrongValueError([*path, name], _unknown(name, names))
     return value
 
 
 def _list(path: Sequence[str | int], value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise _WrongError(path, f"{value!r}: write a list")
+        raise WrongValueError(path, f"{value!r}: write a list")
     return value
 
 
@@ -296,7 +292,9 @@ def _pair(path: Sequence[str | int], value: Any, names: tuple[str, str]) -> tupl
     table = _table(path, value, names)
     missing = [name for name in names if name not in table]
     if missing:
-        raise _WrongError(path, f"{missing[0]} is missing; write {{ {names[0]} = , {names[1]} = }}")
+        raise WrongValueError(
+            path, f"{missing[0]} is missing; write {{ {names[0]} = , {names[1]} = }}"
+        )
     first, second = (_bytes([*path, name], table[name]) for name in names)
     return first, second
 
@@ -308,25 +306,27 @@ def _bytes(path: Sequence[str | int], value: Any) -> int:
         except BadMachineError:
             value = None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
-        raise _WrongError(path, 'write a number below 2^64, or text such as "512MiB" or "0x1000"')
+        raise WrongValueError(
+            path, 'write a number below 2^64, or text such as "512MiB" or "0x1000"'
+        )
     return value
 
 
 def _whole(path: Sequence[str | int], value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _WrongError(path, f"{value!r}: write a number")
+        raise WrongValueError(path, f"{value!r}: write a number")
     return value
 
 
 def _switch(path: Sequence[str | int], value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _WrongError(path, f"{value!r}: write true or false")
+        raise WrongValueError(path, f"{value!r}: write true or false")
     return value
 
 
 def _text(path: Sequence[str | int], value: Any) -> str:
     if not isinstance(value, str):
-        raise _WrongError(path, f"{value!r}: write text in quotes")
+        raise WrongValueError(path, f"{value!r}: write text in quotes")
     return value
 
 
@@ -335,5 +335,5 @@ def _type(path: Sequence[str | int], value: Any) -> int:
         return _TYPES[value]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 32:
         known = ", ".join(f'"{name}"' for name in _TYPES)
-        raise _WrongError(path, f"{value!r}: write a number, or one of {known}")
+        raise WrongValueError(path, f"{value!r}: write a number, or one of {known}")
     return E820Type(value) if value in set(E820Type) else value

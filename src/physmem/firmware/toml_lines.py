@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a key stands in a TOML text. The standard parser does not tell."""
+"""Where a key stands in a TOML text, which the standard parser does not tell."""
 
 import re
 from collections.abc import Sequence
@@ -10,6 +10,17 @@ _HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]")
 _KEY = re.compile(rf"\s*({_DOTTED})\s*=")
 
 Path = tuple[str | int, ...]
+
+
+class WrongValueError(Exception):
+    """A value that cannot be; the path tells where, the text what to write.
+
+    Who reads the file adds its name and the line.
+    """
+
+    def __init__(self, path: Sequence[str | int], text: str) -> None:
+        super().__init__(text)
+        self.path = tuple(path)
 
 
 def line_of(text: str, path: Sequence[str | int]) -> int:

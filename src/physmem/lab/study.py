@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from physmem.firmware.toml_lines import line_of
+from physmem.firmware.toml_lines import WrongValueError, line_of
 from physmem.lab.evaluator import CAPTURE, EXPERIMENT, Evaluator, read_evaluator
 from physmem.lab.grid import Settings, Variant, count_points, grid_points, setting_text
 from physmem.lib.errors import BadInputError, BadStudyError
@@ -102,14 +102,6 @@ class Study:
     evaluators: Mapping[str, Evaluator]
 
 
-class _WrongError(Exception):
-    """A value that cannot be; the path tells where, the text what to write."""
-
-    def __init__(self, path: Sequence[str | int], text: str) -> None:
-        super().__init__(text)
-        self.path = tuple(path)
-
-
 def read_study(path: str | Path) -> Study:
     """Study of a TOML file; names of files in it are relative to it.
 
@@ -166,7 +158,7 @@ def parse_study(text: str, name: str = "study.toml", folder: Path | None = None)
         raise BadStudyError(f"{name}: not TOML: {error}") from None
     try:
         return _study(data, text, name, folder or Path.cwd())
-    except _WrongError as error:
+    except WrongValueError as error:
         line = line_of(text, error.path)
         where = "".join(
             f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.path
@@ -181,9 +173,9 @@ def _study(data: Mapping[str, Any], text: str, name: str, folder: Path) -> Study
     except msgspec.ValidationError as error:
         raise _translated(str(error)) from None
     if not file.captures and not file.experiments:
-        raise _WrongError(["captures"], 'nothing to study; write captures = ["a.physmem"]')
+        raise WrongValueError(["captures"], 'nothing to study; write captures = ["a.physmem"]')
     if not file.objective.metric:
-        raise _WrongError(["objective", "metric"], "name the figure that decides")
+        raise WrongValueError(["objective", "metric"], "name the figure that decides")
     study = Study(
         name=Path(name).name,
         folder=folder,
@@ -200,7 +192,9 @@ def _study(data: Mapping[str, Any], text: str, name: str, folder: Path) -> Study
     )
     tasks = (len(study.captures) + len(study.experiments)) * len(study.variants) * len(study.seeds)
     if tasks > MAX_TASKS:
-        raise _WrongError(["settings"], f"{tasks:,} tasks; take a sample: [sample] count = 1000")
+        raise WrongValueError(
+            ["settings"], f"{tasks:,} tasks; take a sample: [sample] count = 1000"
+        )
     return study
 
 
@@ -215,14 +209,16 @@ def _captures(patterns: Sequence[str], folder: Path) -> dict[str, Path]:
             inner = Path(pattern).relative_to(base) if Path(pattern).is_absolute() else pattern
             paths = sorted(path for path in base.glob(str(inner)) if path.is_file())
             if not paths:
-                raise _WrongError(["captures", at], f"{pattern}: no file in {folder} is called so")
+                raise WrongValueError(
+                    ["captures", at], f"{pattern}: no file in {folder} is called so"
+                )
         else:
             paths = [folder / pattern]
         for path in paths:
             try:
                 read_info(path)
             except BadInputError as error:
-                raise _WrongError(["captures", at], str(error)) from None
+                raise WrongValueError(["captures", at], str(error)) from None
             name = _relative(path, folder)
             found.setdefault(path.resolve(), name)
     return {name: path for path, name in found.items()}
@@ -238,13 +234,15 @@ def _experiments(tables: Sequence[_Experiment]) -> tuple[Experiment, ...]:
     made = []
     for at, table in enumerate(tables):
         if not table.name:
-            raise _WrongError(["experiment", at, "name"], "write the name of an experiment")
+            raise WrongValueError(["experiment", at, "name"], "write the name of an experiment")
         params = _settings(table.params, ["experiment", at, "params"])
         made.append(Experiment(table.name, params))
     labels = [(one.name, tuple(one.params.items())) for one in made]
     for at, label in enumerate(labels):
         if label in labels[:at]:
-            raise _WrongError(["experiment", at], f"{label[0]} stands there twice; leave one out")
+            raise WrongValueError(
+                ["experiment", at], f"{label[0]} stands there twice; leave one out"
+            )
     return tuple(made)
 
 
@@ -252,19 +250,23 @@ def _variants(file: _File) -> tuple[Variant, ...]:
     grid = _grid(file.settings)
     total = count_points(grid)
     if file.sample is None and total > MAX_TASKS:
-        raise _WrongError(["settings"], f"{total:,} points; take a sample: [sample] count = 1000")
+        raise WrongValueError(
+            ["settings"], f"{total:,} points; take a sample: [sample] count = 1000"
+        )
     if file.sample is not None and not grid:
-        raise _WrongError(["sample"], "there is no grid to take it from; write [settings]")
+        raise WrongValueError(["sample"], "there is no grid to take it from; write [settings]")
     if file.sample is not None and file.sample.count > MAX_TASKS:
-        raise _WrongError(["sample", "count"], f"write at most {MAX_TASKS:,}")
+        raise WrongValueError(["sample", "count"], f"write at most {MAX_TASKS:,}")
     sample = None if file.sample is None else (file.sample.count, file.sample.seed)
     made = grid_points(grid, sample) if grid else []
     names = {variant.name for variant in made}
     for at, table in enumerate(file.variants):
         if not table.name.strip() or not table.name.isprintable():
-            raise _WrongError(["variant", at, "name"], "write a name to print")
+            raise WrongValueError(["variant", at, "name"], "write a name to print")
         if table.name in names:
-            raise _WrongError(["variant", at, "name"], f"{table.name}: two variants are called so")
+            raise WrongValueError(
+                ["variant", at, "name"], f"{table.name}: two variants are called so"
+            )
         names.add(table.name)
         settings = _settings(table.settings, ["variant", at, "settings"])
         made.append(Variant(table.name, settings))
@@ -295,17 +297,17 @@ def _grid(table: Mapping[str, Any]) -> dict[str, list[str]]:
         path: list[str | int] = ["settings", *knob.split(".")]
         values = value if isinstance(value, list) else [value]
         if not values:
-            raise _WrongError(path, "an empty list; write the values to try")
+            raise WrongValueError(path, "an empty list; write the values to try")
         texts = [_text(one, [*path, at]) for at, one in enumerate(values)]
         if len(set(texts)) != len(texts):
-            raise _WrongError(path, "a value stands there twice; leave one out")
+            raise WrongValueError(path, "a value stands there twice; leave one out")
         grid[knob] = texts
     return grid
 
 
 def _text(value: Any, path: Sequence[str | int]) -> str:
     if not isinstance(value, str | int | float):
-        raise _WrongError(path, f"{value!r}: write a number, text in quotes, true or false")
+        raise WrongValueError(path, f"{value!r}: write a number, text in quotes, true or false")
     return setting_text(value)
 
 
@@ -313,10 +315,10 @@ def _seeds(seeds: int | list[int]) -> tuple[int, ...]:
     if isinstance(seeds, int):
         return tuple(range(seeds))
     if not seeds or len(set(seeds)) != len(seeds):
-        raise _WrongError(["seeds"], "write a number of seeds, or a list without repetition")
+        raise WrongValueError(["seeds"], "write a number of seeds, or a list without repetition")
     for at, seed in enumerate(seeds):
         if not 0 <= seed < 1 << 63:
-            raise _WrongError(["seeds", at], f"{seed}: write a number from 0 to 2^63 - 1")
+            raise WrongValueError(["seeds", at], f"{seed}: write a number from 0 to 2^63 - 1")
     return tuple(seeds)
 
 
@@ -326,7 +328,7 @@ def _evaluators(file: _File, folder: Path) -> dict[str, Evaluator]:
     try:
         own = read_evaluator(file.evaluator, folder)
     except BadStudyError as error:
-        raise _WrongError(["evaluator"], str(error)) from None
+        raise WrongValueError(["evaluator"], str(error)) from None
     return {"capture": own, "experiment": own}
 
 
@@ -342,7 +344,7 @@ _WORDS = {
 }
 
 
-def _translated(message: str) -> _WrongError:
+def _translated(message: str) -> WrongValueError:
     """Turn an error of msgspec into one that speaks of TOML."""
     found = _AT.fullmatch(message)
     text, where = (found[1], found[2]) if found else (message, "")
@@ -351,16 +353,16 @@ def _translated(message: str) -> _WrongError:
     ]
     unknown = _UNKNOWN.fullmatch(text)
     if unknown:
-        return _WrongError([*path, unknown[1]], _no_such_key(path, unknown[1]))
+        return WrongValueError([*path, unknown[1]], _no_such_key(path, unknown[1]))
     missing = _MISSING.fullmatch(text)
     if missing:
         what = f"{missing[1]} is missing"
         if not path:
-            return _WrongError([missing[1]], 'missing; write [objective] metric = "..."')
-        return _WrongError(path, f"{what}; write {missing[1]} = ...")
+            return WrongValueError([missing[1]], 'missing; write [objective] metric = "..."')
+        return WrongValueError(path, f"{what}; write {missing[1]} = ...")
     for word, plain in _WORDS.items():
         text = text.replace(word, plain)
-    return _WrongError(path or ["study"], text[:1].lower() + text[1:])
+    return WrongValueError(path or ["study"], text[:1].lower() + text[1:])
 
 
 _TABLES: dict[str, type[msgspec.Struct]] = {
