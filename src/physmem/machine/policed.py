@@ -55,7 +55,7 @@ class Policed(MachineBase):
         """Remember a policy whose hooks are in the tables already, and check after each request."""
         self._policy = policy
         alloc, free = ready(do_alloc_pages), ready(do_free_pages)
-        self._alloc = alloc if policy is None else self._checked(alloc)
+        self._alloc = alloc if policy is None else self._checked(alloc, free)
         self._free = free if policy is None else self._checked(free)
 
     def check_policy(self) -> None:
@@ -79,17 +79,18 @@ class Policed(MachineBase):
             self.tables.zones["verdict"] = 0
             raise
 
-    def _checked(self, kernel: Callable[..., int]) -> Callable[..., int]:
-        """Kernel that raises what a policy does wrong; what was allocated meanwhile is freed."""
-        free = ready(do_free_pages)
+    def _checked(
+        self, kernel: Callable[..., int], undo: Callable[..., int] | None = None
+    ) -> Callable[..., int]:
+        """Kernel that raises what a policy does wrong; `undo` frees what it allocated meanwhile."""
 
         def call(h: int, *arguments: int) -> int:
             answer = kernel(h, *arguments)
             try:
                 self.check_policy()
             except PolicyError:
-                if kernel is not free and answer >= 0:
-                    free(h, answer, arguments[0], arguments[3])
+                if undo is not None and answer >= 0:
+                    undo(h, answer, arguments[0], arguments[3])
                     self.tables.zones["verdict"] = 0
                 raise
             return answer
