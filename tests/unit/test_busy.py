@@ -15,7 +15,7 @@ BORDER = 0x40
 TASK, OTHER = 7, 8
 
 
-def busy(*rows, cpus=1):
+def busy(*rows, cpus=1, strict=False):
     """Whether the one free in an interrupt is BUSY. Rows: kind, pfn, depth, pid, interrupt, cpu."""
     table = np.array([(*row, *(TASK, 0, 0)[len(row) - 3 :]) for row in rows], np.int64)
     columns = {name: table[:, at] for at, name in enumerate(("kind", "pfn", "preempt", "pid"))}
@@ -28,7 +28,7 @@ def busy(*rows, cpus=1):
         Events.from_columns(columns),
         max_pfn=0x100,
         cpu_node=(0,) * cpus,
-        strict=True,
+        strict=strict,
         zone_starts=(BORDER, 0),
     )
     found = lowered.requests
@@ -69,6 +69,14 @@ def interrupt(pfn, depth):
 )
 def test_depth_and_neighbours_tell(before, depth, after, answer):
     assert busy(before, interrupt(LOW, depth), after) is answer
+
+
+def test_outcomes_are_not_looked_at_under_strict():
+    drain, refill = (Kind.PCPU_DRAIN, 4, 3), (Kind.ZONE_LOCKED, 4, 3)
+    for outcome in (drain, refill):
+        assert busy(outcome, interrupt(LOW, 3), (Kind.ALLOC, 4, 0))
+        assert not busy(outcome, interrupt(LOW, 3), (Kind.ALLOC, 4, 0), strict=True)
+        assert busy(batched(1), outcome, interrupt(LOW, 4), batched(2), strict=True)
 
 
 def test_the_lock_is_that_of_one_zone():

@@ -48,25 +48,32 @@ def _step(w: Lowering, row: int, step: int, kinds: int) -> int:
 
 @kernel
 def busy_by_rule(w: Lowering, row: int) -> bool:
-    """Tell from the requests alone whether an interrupt hit while its task held the per-CPU lock.
+    """Tell from the lines around it whether an interrupt hit while its task held the per-CPU lock.
 
     The lock is a zone's: a free of another zone is not kept out.
 
     Frees of a list take the lock once for the whole batch, so between two of its lines
     (mm_page_free_batched) of one task it was held all the time. Where the kernel counts preemption,
-    the depth tells of the other places: a refill and a drain emit their lines under the zone's own
-    lock, too, so an interrupt that is no less deep came before the per-CPU lock was left; after the
-    last line of a batch it must be deeper. Without a depth nothing tells.
+    the depth tells of the other places: after the last line of a batch the interrupt must be deeper
+    than that; a refill and a drain emit their lines under the zone's own lock, too, so an interrupt
+    that is no less deep came before the per-CPU lock was left. Without a depth nothing tells.
+
+    Lines of refills and drains are outcomes: with `use_outcomes` 0 they are not looked at.
     """
-    last = _step(w, row, -1, 0)
-    if last < 0 or _zone_of(w, w.ev_pfn[last]) != _zone_of(w, w.ev_pfn[row]):
+    last = _step(w, row, -1, 0 if w.use_outcomes else K_LOCKED)
+    if last < 0:
         return False
     kind = w.ev_kind[last]
+    under_zone_lock = K_LOCKED <= kind <= K_EXTFRAG
+    if kind != K_BATCHED and not under_zone_lock:
+        return False
+    if _zone_of(w, w.ev_pfn[last]) != _zone_of(w, w.ev_pfn[row]):
+        return False
     depth = w.ev_preempt[row]
     if depth != NO_DEPTH:
-        if kind == K_BATCHED and depth > w.ev_preempt[last]:
+        if under_zone_lock and depth >= w.ev_preempt[last]:
             return True
-        if K_LOCKED <= kind <= K_EXTFRAG and depth >= w.ev_preempt[last]:
+        if kind == K_BATCHED and depth > w.ev_preempt[last]:
             return True
     before = _step(w, row, -1, K_LOCKED)
     after = _step(w, row, 1, K_LOCKED)
